@@ -1,0 +1,60 @@
+// The defences that a test can switch off, by name, to show that the attack
+// they stop is real. The daemon that is installed has no way to do so: only the
+
+
+#ifndef DAEMON_MITIGATIONS_H_
+#define DAEMON_MITIGATIONS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+namespace bpfgrant::daemon {
+
+struct Mitigations {
+  // A gate slot's next tenant gets another nonce, so that the last one's
+  // program stays dead.
+  bool gate_nonce = true;
+  // Ending a grant closes its gate.
+  bool gate_closes = true;
+  // Map handles carry the manifest's rights and no more.
+  bool narrowed_handles = true;
+  // A frame from another process or user than connected ends the session.
+  bool sender_check = true;
+  // A session's next request waits until the last fds sent to it are read.
+  bool unread_fd_limit = true;
+  // A peer that says no Hello is dropped after a while.
+  bool handshake_deadline = true;
+  // Files are refused by owner, mode, kind, and number of links.
+  bool file_safety = true;
+  // The object must have the manifest's digest.
+  bool digest_check = true;
+  // The bytes are read once, and what was hashed is what is loaded.
+  bool read_once = true;
+  // A program fd that can stop the machine's grace periods goes to trusted
+  // callers only.
+  bool dangerous_program_fd = true;
+  // The broker's seccomp filter.
+  bool broker_seccomp = true;
+  // The broker gives up every capability and root's uid.
+  bool broker_drops_privilege = true;
+  // An attachment is locked with SO_LOCK_FILTER.
+  bool lock_filter = true;
+  // What was handed out once is never handed out again.
+  bool instances_not_reused = true;
+  // A user's sessions and grants are counted.
+  bool quotas = true;
+  // A second daemon on the same runtime directory is refused.
+  bool runtime_directory_lock = true;
+
+  // The names of those that are off.
+  std::vector<std::string> Off() const;
+  // Switches off what `names` lists. kInvalidArgument for an unknown name.
+  absl::Status Without(absl::Span<const std::string> names);
+};
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_MITIGATIONS_H_

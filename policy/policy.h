@@ -1,0 +1,76 @@
+// The policy: who may have which program, and how often.
+//
+// A pure library: no system call, no clock, no libbpf. It is given texts and
+// facts, and gives verdicts.
+
+#ifndef POLICY_POLICY_H_
+#define POLICY_POLICY_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "bpfgrant/v1/messages.pb.h"
+#include "bpfgrant/daemon/loader.pb.h"
+
+namespace bpfgrant::policy {
+
+// One file of a policy directory, as it was read.
+struct PolicyText {
+  std::string file;   // as messages should call it
+  std::string bytes;
+};
+
+// Turns names into numbers; asked at compile time only.
+class NameResolver {
+ public:
+  virtual ~NameResolver() = default;
+  // kNotFound: no such user (group).
+  virtual absl::StatusOr<uid_t> User(std::string_view name) const = 0;
+  virtual absl::StatusOr<gid_t> Group(std::string_view name) const = 0;
+};
+
+// Compiles the files, in the order given, into rules in order of evaluation.
+// The first complaint ends it: REASON_FILE_INVALID, "file:line:column: what".
+// Refused are: no name, a name used twice (both places are told), no effect, a
+// rule for nobody or about nothing, `everyone` beside users or groups, unknown
+// users and groups, quota or trust on a DENY, an ALLOW without a quota of at
+// least 1.
+absl::StatusOr<std::vector<daemon::CompiledRule>> Compile(
+    absl::Span<const PolicyText> texts, const NameResolver& resolver);
+
+// Who asks, as the kernel says.
+struct Subject {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::vector<gid_t> groups;  // supplementary
+};
+
+// An immutable set of rules. Deny overrides: the first DENY that matches
+// decides; else the first ALLOW that matches; else the default, deny.
+// Root is a user like any other.
+class Rules {
+ public:
+  Rules() = default;
+  explicit Rules(absl::Span<const daemon::CompiledRule> rules);
+
+  // Does not look at how much is in use: the quota is in the verdict.
+  v1::Verdict Decide(const Subject& subject, std::string_view program) const;
+
+  size_t size() const { return rules_.size(); }
+
+ private:
+  std::vector<daemon::CompiledRule> rules_;
+};
+
+// "rule 'x' (file:line)" or "no rule allows it".
+std::string DescribeVerdict(const v1::Verdict& verdict);
+
+}  // namespace bpfgrant::policy
+
+#endif  // POLICY_POLICY_H_

@@ -1,0 +1,80 @@
+// Every limit of the two sockets, once. Both sides compile against these; the
+// ones an administrator can change are in config.proto, with their defaults
+// here.
+
+#ifndef PROTO_WIRE_LIMITS_H_
+#define PROTO_WIRE_LIMITS_H_
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace bpfgrant {
+
+// One packet of broker.sock, either way. Bytes.
+inline constexpr size_t kMaxFrameBytes = 64 * 1024;
+// Replies that list things stop here and say how to go on. Bytes.
+inline constexpr size_t kListReplyBytes = 32 * 1024;
+// fds beside a client's packet: the socket to attach to.
+inline constexpr size_t kMaxFdsFromClient = 1;
+// fds beside a packet of the daemon's: the program and its handles. The kernel's
+// own limit is 253 (SCM_MAX_FD, include/net/scm.h).
+inline constexpr size_t kMaxFdsPerGrant = 16;
+
+inline constexpr size_t kSessionTokenBytes = 32;
+inline constexpr size_t kNonceBytes = 32;
+
+// Names a client may send: programs, interfaces, handles. Bytes.
+inline constexpr size_t kMaxNameBytes = 63;
+// Field of a client's that ends up in a log. Bytes.
+inline constexpr size_t kMaxClientNameBytes = 64;
+
+// Packets waiting for a session to read them. One more ends the session.
+inline constexpr size_t kMaxQueuedFrames = 64;
+// Requests of one session that wait for the loader.
+inline constexpr size_t kMaxPendingPerSession = 4;
+// Requests of all sessions that wait for the loader.
+inline constexpr size_t kMaxPending = 1024;
+// Events a gRPC watcher may lag behind; one more ends its stream.
+inline constexpr size_t kMaxQueuedEvents = 1024;
+
+// fds in flight to the sockets of one user: sent, not yet read. The kernel
+// counts them against RLIMIT_NOFILE of the daemon's user, for all clients
+// together (too_many_unix_fds, net/core/scm.c), so no user may take them all.
+inline constexpr size_t kMaxUnreadFdsPerUser = 2048;
+
+// gRPC.
+inline constexpr size_t kMaxControlConnections = 256;
+inline constexpr size_t kMaxControlConnectionsPerUser = 32;
+inline constexpr int kMaxControlMessageBytes = 64 * 1024;
+inline constexpr int kMaxControlStreams = 32;  // of one connection
+
+// Defaults of config.proto's Limits.
+inline constexpr uint32_t kDefaultSessions = 8192;
+inline constexpr uint32_t kDefaultSessionsPerUser = 4096;
+inline constexpr uint32_t kDefaultHandshakeMs = 5000;
+inline constexpr uint32_t kDefaultPoolBytes = 64 * 1024 * 1024;
+inline constexpr uint32_t kDefaultGrantsPerSession = 256;
+
+// How long the broker waits.
+inline constexpr std::chrono::milliseconds kLoadDeadline{10'000};
+inline constexpr std::chrono::milliseconds kAttachDeadline{2'000};
+inline constexpr std::chrono::milliseconds kRevokeDeadline{2'000};
+
+// The administrator's files. Bytes.
+inline constexpr size_t kMaxTextFileBytes = 1024 * 1024;
+inline constexpr size_t kMaxObjectBytes = 16 * 1024 * 1024;
+inline constexpr size_t kMaxFilesPerDirectory = 4096;
+inline constexpr uint32_t kDefaultPoolReady = 4;
+inline constexpr uint32_t kMaxPoolReady = 1024;
+// What is kept of a verifier's log: its end. Bytes.
+inline constexpr size_t kMaxVerifierLogBytes = 16 * 1024;
+// A generated header. Bytes.
+inline constexpr size_t kMaxHeaderBytes = 16 * 1024;
+
+// Slots of the gate map, 8 bytes each; must be what gate.bpf.h says.
+inline constexpr uint32_t kGateSlots = 32768;
+
+}  // namespace bpfgrant
+
+#endif  // PROTO_WIRE_LIMITS_H_
