@@ -1,6 +1,6 @@
 // The defences that a test can switch off, by name, to show that the attack
 // they stop is real. The daemon that is installed has no way to do so: only the
-
+// daemon that is built for tests calls Without.
 
 #ifndef DAEMON_MITIGATIONS_H_
 #define DAEMON_MITIGATIONS_H_
@@ -51,7 +51,8 @@ struct Mitigations {
 
   // The names of those that are off.
   std::vector<std::string> Off() const;
-  // Switches off what `names` lists. kInvalidArgument for an unknown name.
+  // Switches off what `names` lists. kInvalidArgument for an unknown name;
+  // nothing is switched off then.
   absl::Status Without(absl::Span<const std::string> names);
 };
 

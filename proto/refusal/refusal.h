@@ -4,6 +4,7 @@
 #ifndef PROTO_REFUSAL_REFUSAL_H_
 #define PROTO_REFUSAL_REFUSAL_H_
 
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"

@@ -7,21 +7,25 @@
 #ifndef PROTO_TEXT_TEXT_FILE_H_
 #define PROTO_TEXT_TEXT_FILE_H_
 
+#include <compare>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "google/protobuf/message.h"
-#include "google/protobuf/text_format.h"
 
 namespace bpfgrant {
 
 // Where something stands in a file. Both 1-based; 0: the file as a whole.
+// Columns are bytes; a tab goes on to the next multiple of eight.
 struct Place {
   int line = 0;
   int column = 0;
+  auto operator<=>(const Place&) const = default;
 };
+
+struct PlaceTree;
 
 class TextFile {
  public:
@@ -33,14 +37,15 @@ class TextFile {
 
   const std::string& name() const { return name_; }
 
-  // Parses `bytes` into `message`, which must live as long as Where is asked
-  // about it. Unknown fields, fields given twice, NUL bytes, text that is not
-  // UTF-8 and files over kMaxTextFileBytes are errors:
-  // REASON_FILE_INVALID (or REASON_TOO_LARGE) with "file:line:column: what".
+  // Parses `bytes` into `message`, which is empty after an error. Unknown fields
+  // and enum values, fields given twice, NUL bytes, text that is not UTF-8,
+  // strings with control characters in them, and files over kMaxTextFileBytes
+  // are errors: REASON_FILE_INVALID (or REASON_TOO_LARGE) with
+  // "file:line:column: what", of the first one only.
   absl::Status Parse(std::string_view bytes, google::protobuf::Message& message);
 
-  // Where field `name` of the parsed top message stands. With `index` >= 0, that
-  // element of a repeated field; the place of the file as a whole if absent.
+  // Where field `field` of the parsed top message stands. With `index` >= 0,
+  // that element of a repeated field; the place of the file as a whole if absent.
   Place Where(std::string_view field, int index = -1) const;
   // The same one level down: field `inner` of element `index` of `field`
   // (index -1 for a field that is not repeated). Falls back on the place of the
@@ -53,8 +58,7 @@ class TextFile {
 
  private:
   std::string name_;
-  const google::protobuf::Descriptor* descriptor_ = nullptr;
-  std::unique_ptr<google::protobuf::TextFormat::ParseInfoTree> tree_;
+  std::unique_ptr<PlaceTree> tree_;  // of the last text that parsed
 };
 
 }  // namespace bpfgrant

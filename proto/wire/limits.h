@@ -33,6 +33,9 @@ inline constexpr size_t kMaxClientNameBytes = 64;
 inline constexpr size_t kMaxQueuedFrames = 64;
 // Requests of one session that wait for the loader.
 inline constexpr size_t kMaxPendingPerSession = 4;
+// Grants of one session acquired over gRPC and not claimed yet: the daemon holds
+// their fds.
+inline constexpr size_t kMaxUnclaimedPerSession = 4;
 // Requests of all sessions that wait for the loader.
 inline constexpr size_t kMaxPending = 1024;
 // Events a gRPC watcher may lag behind; one more ends its stream.
@@ -43,7 +46,8 @@ inline constexpr size_t kMaxQueuedEvents = 1024;
 // together (too_many_unix_fds, net/core/scm.c), so no user may take them all.
 inline constexpr size_t kMaxUnreadFdsPerUser = 2048;
 
-// gRPC.
+// gRPC. Streams of events first, of one session.
+inline constexpr size_t kMaxStreamsPerSession = 4;
 inline constexpr size_t kMaxControlConnections = 256;
 inline constexpr size_t kMaxControlConnectionsPerUser = 32;
 inline constexpr int kMaxControlMessageBytes = 64 * 1024;
@@ -60,6 +64,9 @@ inline constexpr uint32_t kDefaultGrantsPerSession = 256;
 inline constexpr std::chrono::milliseconds kLoadDeadline{10'000};
 inline constexpr std::chrono::milliseconds kAttachDeadline{2'000};
 inline constexpr std::chrono::milliseconds kRevokeDeadline{2'000};
+inline constexpr std::chrono::milliseconds kReloadDeadline{120'000};
+// From Acquire over gRPC to Claim.
+inline constexpr std::chrono::milliseconds kClaimDeadline{30'000};
 
 // The administrator's files. Bytes.
 inline constexpr size_t kMaxTextFileBytes = 1024 * 1024;

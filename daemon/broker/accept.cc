@@ -1,0 +1,225 @@
+#include "daemon/broker/accept.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+#include "spdlog/spdlog.h"
+
+namespace bpfgrant::broker {
+namespace {
+
+// Connections taken before those that are there get their turn.
+constexpr int kAcceptsPerTurn = 16;
+// A user whose share of unread fds is used up has its connections looked at
+// again at most this often: the looking costs the daemon a system call each.
+constexpr std::chrono::milliseconds kRecountEvery{20};
+
+}  // namespace
+
+Acceptor::Acceptor(Parts parts, UniqueFd listener)
+    : parts_(std::move(parts)),
+      listener_(std::move(listener)),
+      reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)),
+      buffer_(kMaxFrameBytes),
+      connection_parts_{
+          parts_.loop,
+          parts_.service,
+          parts_.granting,
+          parts_.watchers,
+          unread_fds_,
+          parts_.mitigations,
+          absl::MakeSpan(buffer_),
+          [this](uint64_t id) { return Find(id); },
+          [this](uint64_t id) { OnOver(id); },
+          [this](Connection& connection) {
+            by_token_.emplace(connection.session().token,
+                              connection.session().id);
+          },
+          [this](uid_t uid) { Recount(uid); }} {}
+
+Acceptor::~Acceptor() = default;
+
+void Acceptor::Start() {
+  source_ = parts_.loop.Io(listener_.get(), EPOLLIN,
+                           [this](uint32_t) { OnReadable(); });
+}
+
+void Acceptor::Stop() {
+  source_ = EventLoop::Source();
+  handshake_source_ = EventLoop::Source();
+  std::vector<Connection*> all;
+  for (const auto& [id, connection] : connections_) {
+    all.push_back(connection.get());
+  }
+  for (Connection* connection : all) {
+    connection->SayGoodbye();
+    connection->End(v1::REASON_DAEMON_STOPPED, "the daemon stops");
+  }
+}
+
+Connection* Acceptor::Find(uint64_t id) {
+  const auto found = connections_.find(id);
+  return found == connections_.end() ? nullptr : found->second.get();
+}
+
+Session* Acceptor::FindByToken(std::string_view token) {
+  const auto found = by_token_.find(
+      absl::string_view(token.data(), token.size()));
+  if (found == by_token_.end()) return nullptr;
+  Connection* connection = Find(found->second);
+  return connection == nullptr ? nullptr : &connection->session();
+}
+
+void Acceptor::OnReadable() {
+  for (int i = 0; i < kAcceptsPerTurn && AcceptOne(); ++i) {
+  }
+}
+
+bool Acceptor::AcceptOne() {
+  UniqueFd socket(accept4(listener_.get(), nullptr, nullptr,
+                          SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (socket.valid()) {
+    Admit(std::move(socket));
+    return true;
+  }
+  if (errno == EMFILE || errno == ENFILE) {
+    // Left in the queue it would keep us spinning: take it and drop it.
+    reserve_.reset();
+    UniqueFd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    reserve_ = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    spdlog::warn("out of fds: a connection was dropped");
+    return true;
+  }
+  return errno == ECONNABORTED || errno == EINTR;
+}
+
+void Acceptor::TurnAway(const UniqueFd& socket, const absl::Status& status) {
+  v1::ServerFrame frame;
+  *frame.mutable_refusal() = RefusalOf(status);
+  parts_.service.CountRefusal(frame.refusal().reason());
+  // A courtesy: whether it arrives makes no difference to us.
+  SendPacket(socket.get(), frame.SerializeAsString(), {}).IgnoreError();
+}
+
+void Acceptor::Admit(UniqueFd socket) {
+  const int on = 1;
+  if (setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0) {
+    return;
+  }
+  const absl::StatusOr<uid_t> uid = PeerUid(socket.get());
+  if (!uid.ok()) {
+    TurnAway(socket, uid.status());
+    return;
+  }
+  size_t& of_user = of_user_[*uid];
+  // The last places are root's: an administrator can get in when others have
+  // filled the house.
+  const size_t places =
+      *uid == 0 ? parts_.limits.sessions
+                : parts_.limits.sessions - parts_.limits.sessions / 64;
+  if (parts_.mitigations.quotas &&
+      (connections_.size() >= places ||
+       of_user >= parts_.limits.sessions_per_user)) {
+    if (of_user == 0) of_user_.erase(*uid);
+    TurnAway(socket,
+             Refuse(v1::REASON_TOO_MANY_SESSIONS,
+                    absl::StrCat("uid ", *uid, " has ", of_user, " of ",
+                                 connections_.size(), " sessions")));
+    return;
+  }
+  absl::StatusOr<Peer> peer = Identify(socket.get(), parts_.identify);
+  if (!peer.ok()) {
+    if (of_user == 0) of_user_.erase(*uid);
+    TurnAway(socket, peer.status());
+    return;
+  }
+  ++of_user;
+  used_nonce_ = peer->needs_nonce;
+  const bool administrator = IsAdministrator(peer->subject);
+  const uint64_t id = next_id_++;
+  auto connection =
+      std::make_unique<Connection>(connection_parts_, id, std::move(socket),
+                                   *std::move(peer), administrator);
+  Connection* started = connection.get();
+  connections_.emplace(id, std::move(connection));
+  started->Start();
+  if (parts_.mitigations.handshake_deadline) {
+    handshakes_.emplace_back(
+        std::chrono::steady_clock::now() + parts_.limits.handshake, id);
+    WatchHandshakes();
+  }
+}
+
+bool Acceptor::IsAdministrator(const policy::Subject& subject) const {
+  if (subject.uid == 0) return true;
+  if (!parts_.administrator_group.has_value()) return false;
+  const gid_t group = *parts_.administrator_group;
+  return subject.gid == group ||
+         std::find(subject.groups.begin(), subject.groups.end(), group) !=
+             subject.groups.end();
+}
+
+void Acceptor::WatchHandshakes() {
+  // Those that have said Hello, or are gone, need no watching.
+  while (!handshakes_.empty()) {
+    const Connection* next = Find(handshakes_.front().second);
+    if (next != nullptr && !next->open()) break;
+    handshakes_.pop_front();
+  }
+  if (handshakes_.empty() || handshake_source_.active()) return;
+  const auto after = std::max(
+      std::chrono::ceil<std::chrono::milliseconds>(
+          handshakes_.front().first - std::chrono::steady_clock::now()),
+      std::chrono::milliseconds(0));
+  handshake_source_ =
+      parts_.loop.Timer(after, [this] { OnHandshakeDeadline(); });
+}
+
+void Acceptor::OnHandshakeDeadline() {
+  handshake_source_ = EventLoop::Source();
+  const auto now = std::chrono::steady_clock::now();
+  while (!handshakes_.empty() && handshakes_.front().first <= now) {
+    Connection* late = Find(handshakes_.front().second);
+    handshakes_.pop_front();
+    if (late != nullptr && !late->open()) {
+      parts_.service.CountRefusal(v1::REASON_TIMED_OUT);
+      late->End(v1::REASON_TIMED_OUT, "no Hello came");
+    }
+  }
+  WatchHandshakes();
+}
+
+void Acceptor::OnOver(uint64_t id) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  const Session& session = found->second->session();
+  if (!session.token.empty()) by_token_.erase(session.token);
+  const auto of_user = of_user_.find(session.peer.subject.uid);
+  if (--of_user->second == 0) of_user_.erase(of_user);
+  over_.push_back(std::move(found->second));
+  connections_.erase(found);
+  // It is on the stack right now.
+  if (over_.size() == 1) {
+    parts_.loop.Post([this] { over_.clear(); });
+  }
+}
+
+void Acceptor::Recount(uid_t uid) {
+  const auto now = std::chrono::steady_clock::now();
+  auto& last = recounted_[uid];
+  if (now - last < kRecountEvery) return;
+  last = now;
+  for (const auto& [id, connection] : connections_) {
+    if (connection->session().peer.subject.uid == uid) connection->Recount();
+  }
+}
+
+}  // namespace bpfgrant::broker

@@ -1,0 +1,227 @@
+#include "daemon/broker/broker.h"
+
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <functional>
+#include <utility>
+
+#include "daemon/broker/control.h"
+#include "daemon/broker/event_loop.h"
+#include "daemon/broker/gates.h"
+#include "daemon/broker/grace_period.h"
+#include "daemon/broker/granting.h"
+#include "daemon/broker/ledger.h"
+#include "daemon/broker/loader_client.h"
+#include "daemon/broker/pool.h"
+#include "daemon/broker/privileges.h"
+#include "daemon/broker/service.h"
+#include "daemon/broker/snapshot.h"
+#include "daemon/broker/watchers.h"
+#include "proto/wire/limits.h"
+#include "spdlog/spdlog.h"
+
+namespace bpfgrant::broker {
+namespace {
+
+// fds that are neither sessions' nor the pool's: epoll, sockets, gRPC, logs.
+constexpr size_t kReservedFds = 1024;
+// fds of one session in this process: its socket and its pidfd.
+constexpr size_t kFdsPerSession = 2;
+
+// Raises the limit of open files as far as it may be raised.
+size_t RaiseFdLimit() {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return limit.rlim_cur;
+}
+
+// All parts, in the order in which they stand on each other.
+class Broker {
+ public:
+  Broker(BrokerOptions options, LoaderClient::Reply ready, Gates gates,
+         EventLoop& loop, LoaderClient& loader)
+      : options_(std::move(options)),
+        kernel_(ready.message.ready().kernel()),
+        loader_pid_(ready.message.ready().loader_pid()),
+        fd_limit_(RaiseFdLimit()),
+        loop_(loop),
+        loader_(loader),
+        gates_(std::move(gates)),
+        grace_period_(loop_),
+        pool_(loop_, loader_, gates_, {options_.pool_bytes, fd_limit_ / 4},
+              !options_.mitigations.instances_not_reused),
+        granting_({loop_, loader_, gates_, pool_, ledger_, watchers_,
+                   options_.mitigations, options_.grants_per_session,
+                   [this](uint64_t id) -> Session* {
+                     Connection* connection = acceptor_.Find(id);
+                     return connection == nullptr ? nullptr
+                                                  : &connection->session();
+                   }}),
+        service_({loop_, loader_, gates_, pool_, ledger_, watchers_, granting_,
+                  grace_period_,
+                  [this](v1::StatusReply& reply) { FillStatus(reply); },
+                  [this](bool reloading) { NotifyReload(reloading); }}),
+        acceptor_({loop_, service_, granting_, watchers_, options_.mitigations,
+                   FitToFds(options_.accept), options_.identify,
+                   options_.administrator_group},
+                  std::move(options_.broker_listener)),
+        control_({loop_, service_, watchers_, acceptor_},
+                 std::move(options_.control_listener)) {}
+
+  absl::Status Start(std::shared_ptr<const Snapshot> snapshot) {
+    granting_.SetSnapshot(snapshot);
+    const v1::ReloadReply summary = Summarize(*snapshot);
+    for (const std::string& line : summary.unavailable()) {
+      spdlog::warn("unavailable: {}", line);
+    }
+    spdlog::info("{} programs, {} unavailable, {} rules", summary.programs(),
+                 summary.unavailable_size(), summary.rules());
+    for (const std::string& name : options_.mitigations.Off()) {
+      spdlog::critical("MITIGATION OFF: {}", name);
+    }
+    for (const int number : {SIGTERM, SIGINT}) {
+      signals_.push_back(loop_.Signal(number, [this] { Stop(0); }));
+    }
+    signals_.push_back(loop_.Signal(SIGHUP, [this] {
+      spdlog::info("SIGHUP: reloading");
+      service_.Reload([](const absl::StatusOr<v1::ReloadReply>&) {});
+    }));
+    loader_.Start();
+    acceptor_.Start();
+    if (absl::Status status = control_.Start(); !status.ok()) return status;
+    NotifyReady();
+    return absl::OkStatus();
+  }
+
+  // Closes every gate, whatever else then goes wrong, and leaves the loop.
+  void Stop(int code) {
+    sd_notify(0, "STOPPING=1");
+    if (options_.mitigations.gate_closes) gates_.CloseAll();
+    acceptor_.Stop();
+    loader_.Abandon();
+    service_.Stop();
+    control_.Stop();
+    loop_.Exit(code);
+  }
+
+ private:
+  AcceptLimits FitToFds(AcceptLimits limits) const {
+    const size_t room = fd_limit_ - std::min(fd_limit_, kReservedFds) -
+                        fd_limit_ / 4;
+    limits.sessions = std::min(limits.sessions, room / kFdsPerSession);
+    return limits;
+  }
+
+  void NotifyReady() {
+    const v1::ReloadReply summary = Summarize(granting_.snapshot());
+    sd_notifyf(0,
+               "READY=1\n"
+               "STATUS=%u programs, %d unavailable, %u rules; last reload: %s",
+               summary.programs(), summary.unavailable_size(), summary.rules(),
+               service_.last_reload().c_str());
+  }
+
+  void NotifyReload(bool reloading) {
+    if (!reloading) {
+      NotifyReady();
+      return;
+    }
+    // systemd 253 and later compares it with the moment of its own signal.
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
+               static_cast<long long>(now.tv_sec) * 1'000'000 +
+                   now.tv_nsec / 1000);
+  }
+
+  void FillStatus(v1::StatusReply& reply) const {
+    reply.set_started_unix_ms(started_);
+    reply.set_broker_pid(static_cast<uint32_t>(getpid()));
+    reply.set_loader_pid(loader_pid_);
+    reply.set_sessions(static_cast<uint32_t>(acceptor_.size()));
+    *reply.mutable_kernel() = kernel_;
+    reply.set_identity(kernel_.peer_pidfd() &&
+                               options_.identify == IdentifyBy::kBest
+                           ? "SO_PEERPIDFD"
+                           : "pidfd_open and nonce");
+    for (const std::string& name : options_.catalog_directories) {
+      reply.add_catalog_directory(name);
+    }
+    for (const std::string& name : options_.policy_directories) {
+      reply.add_policy_directory(name);
+    }
+    for (const std::string& name : options_.mitigations.Off()) {
+      reply.add_mitigations_off(name);
+    }
+  }
+
+  BrokerOptions options_;
+  const v1::KernelFacts kernel_;
+  const uint32_t loader_pid_;
+  const int64_t started_ = UnixMs();
+  const size_t fd_limit_;
+  EventLoop& loop_;
+  LoaderClient& loader_;
+  Gates gates_;
+  GracePeriod grace_period_;
+  Ledger ledger_;
+  Watchers watchers_;
+  Pool pool_;
+  Granting granting_;
+  Service service_;
+  Acceptor acceptor_;
+  Control control_;
+  std::vector<EventLoop::Source> signals_;
+};
+
+}  // namespace
+
+int RunBroker(BrokerOptions options) {
+  if (absl::Status status =
+          DropToBroker(options.uid, options.gid, options.mitigations);
+      !status.ok()) {
+    spdlog::critical("{}", std::string(status.message()));
+    return 1;
+  }
+  EventLoop loop;
+  std::function<void()> on_loader_lost = [&loop] { loop.Exit(1); };
+  LoaderClient loader(loop, std::move(options.loader),
+                      [&on_loader_lost] { on_loader_lost(); });
+  absl::StatusOr<LoaderClient::Reply> ready = loader.WaitReady(kReloadDeadline);
+  if (!ready.ok()) {
+    spdlog::critical("not started: {}", std::string(ready.status().message()));
+    return 1;
+  }
+  const auto snapshot = Snapshot::Read(ready->fds[1]);
+  absl::StatusOr<Gates> gates =
+      Gates::Map(std::move(ready->fds[0]), ready->message.ready().gate_slots(),
+                 options.mitigations.gate_nonce);
+  if (!snapshot.ok() || !gates.ok()) {
+    const absl::Status& status = snapshot.ok() ? gates.status()
+                                               : snapshot.status();
+    spdlog::critical("not started: {}", std::string(status.message()));
+    return 1;
+  }
+  Broker broker(std::move(options), *std::move(ready), *std::move(gates), loop,
+                loader);
+  on_loader_lost = [&broker] {
+    spdlog::critical("the loader is gone: every gate is closed");
+    broker.Stop(1);
+  };
+  if (absl::Status status = broker.Start(*snapshot); !status.ok()) {
+    spdlog::critical("not started: {}", std::string(status.message()));
+    broker.Stop(1);
+    return 1;
+  }
+  return loop.Run();
+}
+
+}  // namespace bpfgrant::broker

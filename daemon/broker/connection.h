@@ -1,0 +1,121 @@
+// One peer's connection to broker.sock: frames in, frames out, and whose they
+// are.
+//
+// It checks that each frame comes from the process that connected, that frames
+// are in order, and that the peer reads what it is sent. What the calls mean is
+// the service's business.
+
+#ifndef DAEMON_BROKER_CONNECTION_H_
+#define DAEMON_BROKER_CONNECTION_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "bpfgrant/v1/broker.pb.h"
+#include "daemon/broker/event_loop.h"
+#include "daemon/broker/service.h"
+#include "daemon/broker/session.h"
+#include "daemon/broker/unread_fds.h"
+#include "daemon/mitigations.h"
+#include "proto/wire/message_socket.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::broker {
+
+class Connection {
+ public:
+  struct Parts {
+    EventLoop& loop;
+    Service& service;
+    Granting& granting;
+    Watchers& watchers;
+    UnreadFds& unread_fds;
+    const daemon::Mitigations& mitigations;
+    // One buffer for all: a frame is done with before the next one is read.
+    absl::Span<char> buffer;
+    // nullptr once that connection is over.
+    std::function<Connection*(uint64_t)> find;
+    // The connection is over and can be destroyed, but not from within this.
+    std::function<void(uint64_t)> over;
+    // The Hello was answered: the session has a token.
+    std::function<void(Connection&)> opened;
+    // Takes stock of what this user's other connections have read by now.
+    std::function<void(uid_t)> recount;
+  };
+
+  Connection(const Parts& parts, uint64_t id, UniqueFd socket, Peer peer,
+             bool administrator);
+  ~Connection();
+
+  // Begins to read; the challenge, where the peer needs one, goes out first.
+  void Start();
+  // Ends the session and all it holds. `why` is for the log.
+  void End(v1::Reason reason, std::string_view why);
+  bool ended() const { return state_ == State::kEnded; }
+  // Whether the Hello was answered.
+  bool open() const { return state_ == State::kOpen; }
+
+  Session& session() { return session_; }
+  // Sees what the peer has read, and takes it off the account.
+  void Recount();
+  // Tells the peer, if it can be told at once, that the daemon goes.
+  void SayGoodbye();
+
+ private:
+  enum class State { kHello, kIdentify, kOpen, kEnded };
+  struct Outgoing {
+    std::string bytes;
+    std::vector<UniqueFd> fds;
+    uint64_t grant;  // whose fds these are; 0: none
+    uint64_t request;
+  };
+
+  void OnEvents(uint32_t events);
+  void OnFrame(Packet packet);
+  bool IsFromPeer(const Packet& packet) const;
+  void OnHello(const v1::ClientFrame& frame);
+  void OnIdentify(const v1::ClientFrame& frame);
+  void Open();
+  void Dispatch(const v1::ClientFrame& frame, std::vector<UniqueFd> fds);
+  void DispatchAcquire(const v1::ClientFrame& frame, std::vector<UniqueFd> fds);
+  void Watch(uint64_t request);
+
+  // Each of these ends the request with that id.
+  template <typename Reply>
+  void Finish(uint64_t request, const absl::StatusOr<Reply>& reply,
+              Reply* (v1::ServerFrame::*field)());
+  // For calls whose answer comes later, when this connection may be gone.
+  template <typename Reply>
+  Answer<Reply> Later(uint64_t request, Reply* (v1::ServerFrame::*field)());
+  Answer<Delivered> LaterDelivered(uint64_t request);
+  void FinishDelivered(uint64_t request, absl::StatusOr<Delivered> delivered);
+  void Refused(uint64_t request, const absl::Status& status);
+
+  void Send(uint64_t request, const v1::ServerFrame& frame,
+            std::vector<UniqueFd> fds = {}, uint64_t grant = 0);
+  bool MayCarryFds();
+  // False if the packet has to wait.
+  bool TrySend(Outgoing& packet);
+  void Flush();
+  void UpdateEvents();
+
+  Parts parts_;
+  Session session_;
+  UniqueFd socket_;
+  State state_ = State::kHello;
+  std::string nonce_;
+  uint64_t hello_request_ = 0;
+  uint64_t last_request_ = 0;
+  std::deque<Outgoing> outgoing_;
+  size_t unread_fds_ = 0;
+  EventLoop::Source socket_source_;
+  EventLoop::Source process_source_;
+};
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_CONNECTION_H_

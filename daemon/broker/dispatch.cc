@@ -1,0 +1,157 @@
+// From a frame to the one handler of its call, and back to a frame.
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/broker/connection.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::broker {
+
+void Connection::Refused(uint64_t request, const absl::Status& status) {
+  v1::ServerFrame frame;
+  *frame.mutable_refusal() = RefusalOf(status);
+  parts_.service.CountRefusal(frame.refusal().reason());
+  Send(request, frame);
+}
+
+template <typename Reply>
+void Connection::Finish(uint64_t request, const absl::StatusOr<Reply>& reply,
+                        Reply* (v1::ServerFrame::*field)()) {
+  if (!reply.ok()) {
+    Refused(request, reply.status());
+    return;
+  }
+  v1::ServerFrame frame;
+  *(frame.*field)() = *reply;
+  Send(request, frame);
+}
+
+template <typename Reply>
+Answer<Reply> Connection::Later(uint64_t request,
+                                Reply* (v1::ServerFrame::*field)()) {
+  return [find = parts_.find, id = session_.id, request,
+          field](absl::StatusOr<Reply> reply) {
+    if (Connection* connection = find(id)) {
+      connection->Finish(request, reply, field);
+    }
+  };
+}
+
+Answer<Delivered> Connection::LaterDelivered(uint64_t request) {
+  return [find = parts_.find, id = session_.id,
+          request](absl::StatusOr<Delivered> delivered) {
+    // With nobody there the fds are closed here; the grant ended with the
+    // session.
+    if (Connection* connection = find(id)) {
+      connection->FinishDelivered(request, std::move(delivered));
+    }
+  };
+}
+
+void Connection::FinishDelivered(uint64_t request,
+                                 absl::StatusOr<Delivered> delivered) {
+  if (!delivered.ok()) {
+    Refused(request, delivered.status());
+    return;
+  }
+  v1::ServerFrame frame;
+  *frame.mutable_acquire() = std::move(delivered->reply);
+  const uint64_t grant = frame.acquire().grant();
+  Send(request, frame, std::move(delivered->fds), grant);
+}
+
+void Connection::DispatchAcquire(const v1::ClientFrame& frame,
+                                 std::vector<UniqueFd> fds) {
+  const uid_t uid = session_.peer.subject.uid;
+  if (parts_.mitigations.unread_fd_limit &&
+      parts_.unread_fds.Of(uid) + kMaxFdsPerGrant > kMaxUnreadFdsPerUser) {
+    parts_.recount(uid);
+    if (parts_.unread_fds.Of(uid) + kMaxFdsPerGrant > kMaxUnreadFdsPerUser) {
+      Refused(frame.request(),
+              Refuse(v1::REASON_TOO_MANY_UNREAD_FDS,
+                     absl::StrCat("uid ", uid, " has not read ",
+                                  parts_.unread_fds.Of(uid),
+                                  " fds that were sent to it")));
+      return;
+    }
+  }
+  Answer<Delivered> answer = LaterDelivered(frame.request());
+  if (frame.has_acquire()) {
+    parts_.service.Acquire(session_, frame.acquire(), std::move(fds),
+                           /*claim_later=*/false, std::move(answer));
+  } else {
+    parts_.service.Claim(session_, frame.claim(), std::move(fds),
+                         std::move(answer));
+  }
+}
+
+void Connection::Watch(uint64_t request) {
+  if (session_.watch != 0) {
+    Refused(request, Refuse(v1::REASON_OUT_OF_ORDER, "it watches already"));
+    return;
+  }
+  session_.watch = parts_.watchers.Add(session_.peer.subject.uid,
+                                       session_.administrator, session_.notify);
+  v1::ServerFrame frame;
+  frame.mutable_watch();
+  Send(request, frame);
+}
+
+void Connection::Dispatch(const v1::ClientFrame& frame,
+                          std::vector<UniqueFd> fds) {
+  using Out = v1::ServerFrame;
+  Service& service = parts_.service;
+  const uint64_t request = frame.request();
+  if (frame.has_acquire() || frame.has_claim()) {
+    DispatchAcquire(frame, std::move(fds));
+    return;
+  }
+  if (!fds.empty()) {
+    Refused(request, Refuse(v1::REASON_UNEXPECTED_FDS,
+                            "fds beside a call that takes none"));
+    return;
+  }
+  switch (frame.body_case()) {
+    case v1::ClientFrame::kRelease:
+      Finish(request, service.Release(session_, frame.release()),
+             &Out::mutable_release);
+      return;
+    case v1::ClientFrame::kList:
+      Finish(request, service.List(session_, frame.list()), &Out::mutable_list);
+      return;
+    case v1::ClientFrame::kDescribe:
+      Finish(request, service.Describe(session_, frame.describe()),
+             &Out::mutable_describe);
+      return;
+    case v1::ClientFrame::kExplain:
+      Finish(request, service.Explain(session_, frame.explain()),
+             &Out::mutable_explain);
+      return;
+    case v1::ClientFrame::kGrants:
+      Finish(request, service.Grants(session_, frame.grants()),
+             &Out::mutable_grants);
+      return;
+    case v1::ClientFrame::kStatus:
+      Finish(request, service.Status(session_, frame.status()),
+             &Out::mutable_status);
+      return;
+    case v1::ClientFrame::kRevoke:
+      service.Revoke(session_, frame.revoke(),
+                     Later(request, &Out::mutable_revoke));
+      return;
+    case v1::ClientFrame::kReload:
+      service.Reload(session_, frame.reload(),
+                     Later(request, &Out::mutable_reload));
+      return;
+    case v1::ClientFrame::kWatch:
+      Watch(request);
+      return;
+    default:
+      // OnFrame has taken the others.
+      return;
+  }
+}
+
+}  // namespace bpfgrant::broker

@@ -1,0 +1,64 @@
+// The gates: one 64-bit slot an instance, in memory that programs read.
+//
+// An instance runs while its slot holds its nonce. Closing a gate is one store
+// through the daemon's own mapping; it takes effect at the program's next run,
+// wherever its fds have gone. A slot's next tenant has another nonce, so that
+// an old program that somebody still holds never wakes up again.
+
+#ifndef DAEMON_BROKER_GATES_H_
+#define DAEMON_BROKER_GATES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::broker {
+
+class Gates {
+ public:
+  // One instance's place: closed until Open.
+  struct Gate {
+    uint32_t slot = 0;
+    uint64_t nonce = 0;  // never 0
+  };
+
+  // Maps `slots` slots of the gate map `map`. kInternal if that fails.
+  // `fresh_nonces` off gives every tenant the same one: for tests only.
+  static absl::StatusOr<Gates> Map(UniqueFd map, uint32_t slots,
+                                   bool fresh_nonces);
+  ~Gates();
+  Gates(Gates&& other) noexcept;
+  Gates& operator=(Gates&&) = delete;
+
+  // A slot of its own with a nonce nobody had; nothing when all are taken.
+  std::optional<Gate> Allocate();
+  // From now on the instance may run.
+  void Open(Gate gate);
+  // From its next run on the instance does nothing. Idempotent; leaves a slot
+  // alone that has another tenant by now.
+  void Close(Gate gate);
+  // Closes and gives the slot back. Exactly once for each Allocate.
+  void Free(Gate gate);
+  void CloseAll();
+
+  bool IsOpen(Gate gate) const;
+  uint32_t slots() const { return slots_; }
+  uint32_t used() const { return slots_ - static_cast<uint32_t>(free_.size()); }
+
+ private:
+  Gates(uint64_t* memory, uint32_t slots, bool fresh_nonces);
+
+  uint64_t* memory_ = nullptr;
+  uint32_t slots_ = 0;
+  bool fresh_nonces_ = true;
+  // The last one freed is the next one taken: few pages are ever touched.
+  std::vector<uint32_t> free_;
+};
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_GATES_H_

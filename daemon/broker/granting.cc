@@ -1,0 +1,471 @@
+#include "daemon/broker/granting.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "policy/policy.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+#include "spdlog/spdlog.h"
+
+namespace bpfgrant::broker {
+
+// A request that nothing speaks against.
+struct Granting::Wanted {
+  const Program* program = nullptr;
+  v1::Verdict verdict;
+  v1::Delivery delivery = v1::DELIVERY_ANY;
+  std::vector<int> handles;
+};
+
+namespace {
+
+absl::Status CheckInterface(const v1::AcquireRequest& request,
+                            const v1::DescribeReply& description) {
+  const std::string& offered = description.summary().interface();
+  if (request.interface() != offered) {
+    return Refuse(v1::REASON_INTERFACE_MISMATCH,
+                  absl::StrCat("asked for interface '", request.interface(),
+                               "', the catalog has '", offered, "'"));
+  }
+  if (!request.interface_hash().empty() &&
+      request.interface_hash() != description.interface_hash()) {
+    return Refuse(v1::REASON_INTERFACE_MISMATCH,
+                  absl::StrCat("'", offered,
+                               "' has another layout than the one the client "
+                               "was built with"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int>> ChooseHandles(
+    const v1::AcquireRequest& request, const v1::DescribeReply& description) {
+  std::vector<int> chosen;
+  const auto& offered = description.handle();
+  if (request.handle().empty()) {
+    for (int i = 0; i < offered.size(); ++i) chosen.push_back(i);
+    return chosen;
+  }
+  for (const std::string& name : request.handle()) {
+    const auto found = std::find_if(
+        offered.begin(), offered.end(),
+        [&name](const v1::Handle& handle) { return handle.name() == name; });
+    const int index = static_cast<int>(found - offered.begin());
+    if (found == offered.end() ||
+        std::find(chosen.begin(), chosen.end(), index) != chosen.end()) {
+      return Refuse(v1::REASON_UNKNOWN_HANDLE,
+                    absl::StrCat("handle '", name,
+                                 "' is not offered, or was named twice"));
+    }
+    chosen.push_back(index);
+  }
+  return chosen;
+}
+
+absl::Status CheckNames(const v1::AcquireRequest& request) {
+  const auto too_long = [](const std::string& name) {
+    return name.size() > kMaxNameBytes;
+  };
+  if (request.program().empty() || too_long(request.program()) ||
+      too_long(request.interface()) || request.interface_hash().size() > 64 ||
+      request.handle_size() > static_cast<int>(kMaxFdsPerGrant) ||
+      std::any_of(request.handle().begin(), request.handle().end(),
+                  too_long)) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT,
+                  "a name is missing, too long, or given too often");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSocketCount(v1::Delivery delivery, v1::Delivery wanted,
+                              size_t fd_count) {
+  if (delivery == v1::DELIVERY_ATTACH && fd_count != 1) {
+    return Refuse(v1::REASON_SOCKET_NEEDED,
+                  "an attachment needs the socket beside the request");
+  }
+  // With ANY the socket comes along in case it is needed.
+  if (delivery == v1::DELIVERY_PROGRAM && wanted != v1::DELIVERY_ANY &&
+      fd_count != 0) {
+    return Refuse(v1::REASON_UNEXPECTED_FDS,
+                  "delivery of the program's fd takes no socket");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
+    const Program& program, const v1::Verdict& verdict,
+    v1::Delivery wanted) const {
+  const bool harmless = !program.dangerous() || verdict.trusted() ||
+                        !parts_.mitigations.dangerous_program_fd;
+  const bool by_program = program.Allows(v1::DELIVERY_PROGRAM);
+  const bool by_attachment = program.Allows(v1::DELIVERY_ATTACH);
+  if (wanted != v1::DELIVERY_ATTACH && by_program && harmless) {
+    return v1::DELIVERY_PROGRAM;
+  }
+  if (wanted != v1::DELIVERY_PROGRAM && by_attachment) {
+    return v1::DELIVERY_ATTACH;
+  }
+  if (wanted != v1::DELIVERY_ATTACH && by_program) {
+    return Refuse(v1::REASON_DELIVERY_DANGEROUS,
+                  absl::StrCat("'", program.name(), "': ",
+                               program.description().detail().fd_danger()));
+  }
+  return Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
+                absl::StrCat("the manifest of '", program.name(),
+                             "' does not list that delivery"));
+}
+
+absl::Status Granting::CheckQuota(const Session& session,
+                                  const v1::Verdict& verdict) const {
+  if (!parts_.mitigations.quotas) return absl::OkStatus();
+  const uint32_t in_use =
+      parts_.ledger.InUse(verdict.rule(), session.peer.subject.uid);
+  if (in_use >= verdict.quota()) {
+    v1::Verdict spent = verdict;
+    spent.set_allowed(false);
+    spent.set_reason(v1::REASON_QUOTA);
+    return RefuseByVerdict(
+        spent, absl::StrCat("uid ", session.peer.subject.uid, " holds ",
+                            in_use, " of ", verdict.quota(), " grants under ",
+                            policy::DescribeVerdict(verdict)));
+  }
+  if (session.grants.size() >= parts_.grants_per_session) {
+    return Refuse(v1::REASON_QUOTA,
+                  absl::StrCat("this session holds ", session.grants.size(),
+                               " grants, the most for one session"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Granting::Wanted> Granting::Check(
+    const Session& session, const v1::AcquireRequest& request, size_t fd_count,
+    bool claim_later) const {
+  if (absl::Status status = CheckNames(request); !status.ok()) return status;
+  // The policy first: whoever may not have a program does not learn whether
+  // there is one.
+  Wanted wanted;
+  wanted.verdict =
+      snapshot_->rules().Decide(session.peer.subject, request.program());
+  if (!wanted.verdict.allowed()) {
+    return RefuseByVerdict(
+        wanted.verdict,
+        absl::StrCat("uid ", session.peer.subject.uid, " may not have '",
+                     request.program(), "': ",
+                     policy::DescribeVerdict(wanted.verdict)));
+  }
+  wanted.program = snapshot_->Find(request.program());
+  if (wanted.program == nullptr) {
+    return Refuse(v1::REASON_UNKNOWN_PROGRAM,
+                  absl::StrCat("no program '", request.program(), "'"));
+  }
+  const v1::DescribeReply& description = wanted.program->description();
+  if (!wanted.program->available()) {
+    return Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
+                  absl::StrCat("'", request.program(),
+                               "' was refused at admission"));
+  }
+  if (absl::Status status = CheckInterface(request, description);
+      !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<std::vector<int>> handles =
+      ChooseHandles(request, description);
+  if (!handles.ok()) return handles.status();
+  wanted.handles = *std::move(handles);
+  const absl::StatusOr<v1::Delivery> delivery =
+      ChooseDelivery(*wanted.program, wanted.verdict, request.delivery());
+  if (!delivery.ok()) return delivery.status();
+  wanted.delivery = *delivery;
+  if (!claim_later) {
+    if (absl::Status status =
+            CheckSocketCount(*delivery, request.delivery(), fd_count);
+        !status.ok()) {
+      return status;
+    }
+  }
+  if (absl::Status status = CheckQuota(session, wanted.verdict);
+      !status.ok()) {
+    return status;
+  }
+  if (session.waiting >= kMaxPendingPerSession ||
+      (claim_later && session.unclaimed >= kMaxUnclaimedPerSession)) {
+    return Refuse(v1::REASON_BUSY,
+                  "this session has too many requests under way, or grants "
+                  "that it did not claim");
+  }
+  return wanted;
+}
+
+void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
+                       std::vector<UniqueFd> fds, bool claim_later,
+                       Answer answer) {
+  absl::StatusOr<Wanted> wanted =
+      Check(session, request, fds.size(), claim_later);
+  if (!wanted.ok()) {
+    answer(wanted.status());
+    return;
+  }
+  const v1::DescribeReply& description = wanted->program->description();
+  Grant entry;
+  entry.handles = std::move(wanted->handles);
+  entry.program = std::shared_ptr<const Program>(snapshot_, wanted->program);
+  entry.info.set_program(request.program());
+  entry.info.set_interface(request.interface());
+  entry.info.set_digest(description.digest());
+  entry.info.set_session(session.id);
+  entry.info.set_uid(session.peer.subject.uid);
+  entry.info.set_pid(static_cast<uint32_t>(session.peer.pid));
+  entry.info.set_unit(session.peer.unit);
+  entry.info.set_rule(wanted->verdict.rule());
+  entry.info.set_delivery(wanted->delivery);
+  entry.info.set_began_unix_ms(UnixMs());
+  const uint64_t id = parts_.ledger.Add(std::move(entry)).info.grant();
+  session.grants.insert(id);
+
+  UniqueFd socket;
+  if (wanted->delivery == v1::DELIVERY_ATTACH && !fds.empty()) {
+    socket = std::move(fds.front());
+  }
+  absl::StatusOr<Instance> ready = parts_.pool.TakeReady(*wanted->program);
+  if (ready.ok()) {
+    OnInstance(id, std::move(socket), claim_later, std::move(ready),
+               std::move(answer));
+    return;
+  }
+  ++session.waiting;
+  parts_.pool.TakeWhenLoaded(
+      *wanted->program, id,
+      [this, id, session_id = session.id, socket = std::move(socket),
+       claim_later, answer = std::move(answer)](
+          absl::StatusOr<Instance> instance) mutable {
+        if (Session* waiting = parts_.find_session(session_id)) {
+          --waiting->waiting;
+        }
+        OnInstance(id, std::move(socket), claim_later, std::move(instance),
+                   std::move(answer));
+      });
+}
+
+void Granting::OnInstance(uint64_t id, UniqueFd socket, bool claim_later,
+                          absl::StatusOr<Instance> instance, Answer answer) {
+  Grant* grant = parts_.ledger.Find(id);
+  if (grant == nullptr) {
+    if (instance.ok()) parts_.pool.Discard(*std::move(instance));
+    answer(Refuse(v1::REASON_SESSION_ENDED,
+                  "the grant ended before it was loaded"));
+    return;
+  }
+  if (!instance.ok()) {
+    Remove(id);
+    answer(instance.status());
+    return;
+  }
+  grant->instance = *std::move(instance);
+  grant->loaded = true;
+  if (!claim_later) {
+    HandOver(*grant, std::move(socket), std::move(answer));
+    return;
+  }
+  if (Session* session = parts_.find_session(grant->info.session())) {
+    ++session->unclaimed;
+  }
+  grant->claim_deadline = parts_.loop.Timer(
+      kClaimDeadline, [this, id] { End(id, v1::REASON_TIMED_OUT); });
+  Delivered delivered{Describe(*grant), {}};
+  delivered.reply.set_claimable(true);
+  answer(std::move(delivered));
+}
+
+void Granting::Claim(Session& session, const v1::ClaimRequest& request,
+                     std::vector<UniqueFd> fds, Answer answer) {
+  Grant* grant = parts_.ledger.Find(request.grant());
+  if (grant == nullptr || grant->info.session() != session.id) {
+    answer(Refuse(v1::REASON_UNKNOWN_GRANT,
+                  absl::StrCat("this session has no grant ", request.grant())));
+    return;
+  }
+  if (!grant->claim_deadline.active()) {
+    answer(Refuse(v1::REASON_ALREADY_CLAIMED,
+                  absl::StrCat("grant ", request.grant(),
+                               " was handed over already")));
+    return;
+  }
+  if (absl::Status status = CheckSocketCount(
+          grant->info.delivery(), v1::DELIVERY_ANY, fds.size());
+      !status.ok()) {
+    answer(status);
+    return;
+  }
+  grant->claim_deadline = EventLoop::Source();
+  --session.unclaimed;
+  UniqueFd socket;
+  if (!fds.empty()) socket = std::move(fds.front());
+  HandOver(*grant, std::move(socket), std::move(answer));
+}
+
+void Granting::HandOver(Grant& grant, UniqueFd socket, Answer answer) {
+  if (grant.info.delivery() == v1::DELIVERY_ATTACH) {
+    Attach(grant, std::move(socket), std::move(answer));
+    return;
+  }
+  answer(Deliver(grant));
+}
+
+void Granting::Attach(Grant& grant, UniqueFd socket, Answer answer) {
+  daemon::LoaderRequest request;
+  request.mutable_attach()->set_program(grant.info.program());
+  std::vector<UniqueFd> fds;
+  fds.emplace_back(fcntl(grant.instance.fds.front().get(), F_DUPFD_CLOEXEC, 0));
+  fds.push_back(std::move(socket));
+  if (Session* session = parts_.find_session(grant.info.session())) {
+    ++session->waiting;
+  }
+  parts_.loader.Send(
+      std::move(request), std::move(fds), 2 * kAttachDeadline,
+      [this, id = grant.info.grant(), session_id = grant.info.session(),
+       answer = std::move(answer)](
+          absl::StatusOr<LoaderClient::Reply> reply) mutable {
+        if (Session* session = parts_.find_session(session_id)) {
+          --session->waiting;
+        }
+        Grant* attached = parts_.ledger.Find(id);
+        if (attached == nullptr) {
+          // Its gate is closed: what was attached does nothing.
+          answer(Refuse(v1::REASON_SESSION_ENDED,
+                        "the grant ended while it was attached"));
+          return;
+        }
+        if (!reply.ok()) {
+          Remove(id);
+          answer(reply.status());
+          return;
+        }
+        answer(Deliver(*attached));
+      });
+}
+
+Delivered Granting::Deliver(Grant& grant) {
+  Delivered delivered{Describe(grant), {}};
+  delivered.fds.reserve(delivered.reply.handle_size());
+  std::vector<UniqueFd>& fds = grant.instance.fds;
+  if (grant.info.delivery() == v1::DELIVERY_PROGRAM) {
+    delivered.fds.push_back(std::move(fds.front()));
+  }
+  for (const int handle : grant.handles) {
+    delivered.fds.push_back(std::move(fds[handle + 1]));
+  }
+  // What the client did not ask for it does not get; the program keeps its maps
+  // alive by itself, and whoever holds its fd or attachment keeps the program.
+  fds.clear();
+  grant.program.reset();
+  grant.info.set_claimed(true);
+  parts_.gates.Open(grant.instance.gate);
+  v1::Event event;
+  event.set_type(v1::Event::TYPE_GRANT_BEGAN);
+  *event.mutable_grant() = grant.info;
+  parts_.watchers.Publish(std::move(event));
+  return delivered;
+}
+
+v1::AcquireReply Granting::Describe(const Grant& grant) const {
+  const v1::DescribeReply& description = grant.program->description();
+  v1::AcquireReply reply;
+  reply.set_grant(grant.info.grant());
+  reply.set_delivery(grant.info.delivery());
+  reply.set_interface(grant.info.interface());
+  reply.set_interface_hash(description.interface_hash());
+  if (grant.info.delivery() == v1::DELIVERY_PROGRAM) {
+    v1::Handle& program = *reply.add_handle();
+    program.set_name("program");
+    program.set_kind(v1::HANDLE_KIND_PROGRAM);
+  }
+  for (const int handle : grant.handles) {
+    *reply.add_handle() = description.handle(handle);
+  }
+  return reply;
+}
+
+Grant Granting::Remove(uint64_t id) {
+  Grant grant = parts_.ledger.Remove(id);
+  if (grant.loaded && parts_.mitigations.gate_closes) {
+    parts_.gates.Free(grant.instance.gate);
+  }
+  if (Session* session = parts_.find_session(grant.info.session())) {
+    session->grants.erase(id);
+    if (grant.claim_deadline.active()) --session->unclaimed;
+  }
+  return grant;
+}
+
+void Granting::End(uint64_t id, v1::Reason reason) {
+  if (parts_.ledger.Find(id) == nullptr) return;
+  Grant grant = Remove(id);
+  // Its request, if it still waits for the loader, is answered by this.
+  if (!grant.loaded) parts_.pool.Cancel(id);
+  if (!grant.info.claimed() && !grant.loaded) return;
+  v1::Event event;
+  event.set_type(v1::Event::TYPE_GRANT_ENDED);
+  event.set_reason(reason);
+  event.set_at_unix_ms(UnixMs());
+  *event.mutable_grant() = std::move(grant.info);
+  uint64_t told = 0;
+  Session* session = parts_.find_session(event.grant().session());
+  if (session != nullptr && reason != v1::REASON_SESSION_ENDED) {
+    told = session->watch;
+    if (reason != v1::REASON_RELEASED || told != 0) session->notify(event);
+  }
+  parts_.watchers.Publish(std::move(event), told);
+}
+
+void Granting::EndSession(Session& session, v1::Reason reason) {
+  while (!session.grants.empty()) End(*session.grants.begin(), reason);
+}
+
+absl::StatusOr<v1::ReleaseReply> Granting::Release(
+    Session& session, const v1::ReleaseRequest& request) {
+  const Grant* grant = parts_.ledger.Find(request.grant());
+  if (grant == nullptr || grant->info.session() != session.id) {
+    return Refuse(v1::REASON_UNKNOWN_GRANT,
+                  absl::StrCat("this session has no grant ", request.grant()));
+  }
+  End(request.grant(), v1::REASON_RELEASED);
+  return v1::ReleaseReply();
+}
+
+uint32_t Granting::SetSnapshot(std::shared_ptr<const Snapshot> snapshot) {
+  snapshot_ = std::move(snapshot);
+  uint32_t ended = 0;
+  const auto all = [](const Grant&) { return true; };
+  for (const uint64_t id : parts_.ledger.Select(all)) {
+    const Grant* grant = parts_.ledger.Find(id);
+    if (grant == nullptr) continue;
+    const Session* session = parts_.find_session(grant->info.session());
+    const Program* program = snapshot_->Find(grant->info.program());
+    if (program == nullptr) {
+      End(id, v1::REASON_WITHDRAWN);
+      ++ended;
+      continue;
+    }
+    if (session == nullptr) continue;
+    const v1::Verdict verdict = snapshot_->rules().Decide(
+        session->peer.subject, grant->info.program());
+    const bool fd_allowed =
+        grant->info.delivery() != v1::DELIVERY_PROGRAM ||
+        !program->dangerous() || verdict.trusted() ||
+        !parts_.mitigations.dangerous_program_fd;
+    if (!verdict.allowed() || !fd_allowed) {
+      End(id, v1::REASON_POLICY_CHANGED);
+      ++ended;
+    }
+  }
+  parts_.pool.SetCatalog(snapshot_);
+  return ended;
+}
+
+}  // namespace bpfgrant::broker

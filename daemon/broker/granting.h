@@ -1,0 +1,107 @@
+// Granting: from a request that names a program to fds that are on their way,
+// and back to a closed gate.
+//
+// Everything here runs on the loop's thread. From a full pool, Acquire touches
+// no disk, opens no object, and waits neither for the verifier nor for the
+// loader.
+
+#ifndef DAEMON_BROKER_GRANTING_H_
+#define DAEMON_BROKER_GRANTING_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "bpfgrant/v1/messages.pb.h"
+#include "daemon/broker/event_loop.h"
+#include "daemon/broker/gates.h"
+#include "daemon/broker/ledger.h"
+#include "daemon/broker/loader_client.h"
+#include "daemon/broker/pool.h"
+#include "daemon/broker/session.h"
+#include "daemon/broker/snapshot.h"
+#include "daemon/broker/watchers.h"
+#include "daemon/mitigations.h"
+
+namespace bpfgrant::broker {
+
+// What goes to the client: the reply and the fds beside it.
+struct Delivered {
+  v1::AcquireReply reply;
+  std::vector<UniqueFd> fds;
+};
+
+class Granting {
+ public:
+  // Called exactly once, at once or later; never after Stop.
+  using Answer = absl::AnyInvocable<void(absl::StatusOr<Delivered>)>;
+
+  struct Parts {
+    EventLoop& loop;
+    LoaderClient& loader;
+    Gates& gates;
+    Pool& pool;
+    Ledger& ledger;
+    Watchers& watchers;
+    const daemon::Mitigations& mitigations;
+    uint32_t grants_per_session;
+    // nullptr once the session is over.
+    std::function<Session*(uint64_t)> find_session;
+  };
+
+  explicit Granting(Parts parts) : parts_(std::move(parts)) {}
+
+  // Catalog and policy from now on. Ends grants whose program is gone or which
+  // the policy no longer allows; returns how many.
+  uint32_t SetSnapshot(std::shared_ptr<const Snapshot> snapshot);
+  const Snapshot& snapshot() const { return *snapshot_; }
+
+  // Takes a program for `session`. On the broker socket the fds come with the
+  // answer; over gRPC (`claim_later`) the grant waits for Claim. `fds` are what
+  // came with the request.
+  void Acquire(Session& session, const v1::AcquireRequest& request,
+               std::vector<UniqueFd> fds, bool claim_later, Answer answer);
+  void Claim(Session& session, const v1::ClaimRequest& request,
+             std::vector<UniqueFd> fds, Answer answer);
+  absl::StatusOr<v1::ReleaseReply> Release(Session& session,
+                                           const v1::ReleaseRequest& request);
+
+  // Closes the gate, gives back what it counted for, tells the owner and those
+  // who watch. Nothing happens if there is no such grant.
+  void End(uint64_t grant, v1::Reason reason);
+  // All that a session holds or waits for. The session is not told.
+  void EndSession(Session& session, v1::Reason reason);
+
+  // PROGRAM or ATTACH for somebody with that verdict who wants `wanted`; a
+  // refusal if neither will do.
+  absl::StatusOr<v1::Delivery> ChooseDelivery(const Program& program,
+                                              const v1::Verdict& verdict,
+                                              v1::Delivery wanted) const;
+
+ private:
+  struct Wanted;
+
+  absl::StatusOr<Wanted> Check(const Session& session,
+                               const v1::AcquireRequest& request,
+                               size_t fd_count, bool claim_later) const;
+  absl::Status CheckQuota(const Session& session,
+                          const v1::Verdict& verdict) const;
+  void OnInstance(uint64_t grant, UniqueFd socket, bool claim_later,
+                  absl::StatusOr<Instance> instance, Answer answer);
+  void HandOver(Grant& grant, UniqueFd socket, Answer answer);
+  void Attach(Grant& grant, UniqueFd socket, Answer answer);
+  Delivered Deliver(Grant& grant);
+  v1::AcquireReply Describe(const Grant& grant) const;
+  // Takes a grant out of ledger and session, with its gate closed.
+  Grant Remove(uint64_t grant);
+
+  Parts parts_;
+  std::shared_ptr<const Snapshot> snapshot_ = std::make_shared<Snapshot>();
+};
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_GRANTING_H_

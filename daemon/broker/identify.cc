@@ -1,0 +1,133 @@
+#include "daemon/broker/identify.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <systemd/sd-login.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/refusal/refusal.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77  // include/uapi/asm-generic/socket.h, Linux 6.5
+#endif
+
+namespace bpfgrant::broker {
+namespace {
+
+absl::Status Unnamed(absl::string_view what, int error) {
+  return Refuse(v1::REASON_PEER_UNNAMED,
+                absl::StrCat(what, ": ", std::strerror(error)));
+}
+
+absl::StatusOr<ucred> PeerCredentials(int socket) {
+  ucred credentials{};
+  socklen_t length = sizeof(credentials);
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) {
+    return Unnamed("SO_PEERCRED", errno);
+  }
+  return credentials;
+}
+
+absl::Status ReadGroups(int socket, std::vector<gid_t>& groups) {
+  groups.resize(32);
+  for (;;) {
+    socklen_t length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) ==
+        0) {
+      groups.resize(length / sizeof(gid_t));
+      groups.shrink_to_fit();
+      return absl::OkStatus();
+    }
+    // ERANGE says how much room it takes; the kernel's most is 65536 groups.
+    if (errno != ERANGE || length <= groups.size() * sizeof(gid_t)) {
+      return Unnamed("SO_PEERGROUPS", errno);
+    }
+    groups.resize(length / sizeof(gid_t));
+  }
+}
+
+absl::Status OpenPidfd(int socket, IdentifyBy how, Peer& peer) {
+  if (how == IdentifyBy::kBest) {
+    int pidfd = -1;
+    socklen_t length = sizeof(pidfd);
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) == 0) {
+      peer.pidfd = UniqueFd(pidfd);  // close-on-exec by the kernel
+      return absl::OkStatus();
+    }
+    if (errno != ENOPROTOOPT) return Unnamed("SO_PEERPIDFD", errno);
+  }
+  peer.pidfd =
+      UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0)));
+  if (!peer.pidfd.valid()) return Unnamed("pidfd_open", errno);
+  peer.needs_nonce = true;
+  return absl::OkStatus();
+}
+
+std::string ReadLabel(int socket) {
+  std::string label(256, '\0');
+  socklen_t length = static_cast<socklen_t>(label.size());
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERSEC, label.data(), &length) < 0) {
+    return "";
+  }
+  label.resize(length);
+  while (!label.empty() && label.back() == '\0') label.pop_back();
+  return label;
+}
+
+std::string ReadUnit(const Peer& peer) {
+  char* unit = nullptr;
+  if (sd_pid_get_unit(peer.pid, &unit) < 0) return "";
+  std::string name = unit;
+  std::free(unit);
+  // The pid was still this process's when its cgroup was read only if the
+  // process is alive now.
+  return IsAlive(peer.pidfd) ? name : "";
+}
+
+}  // namespace
+
+bool IsAlive(const UniqueFd& pidfd) {
+  pollfd watch{pidfd.get(), POLLIN, 0};
+  return poll(&watch, 1, 0) == 0;
+}
+
+absl::StatusOr<uid_t> PeerUid(int socket) {
+  const absl::StatusOr<ucred> credentials = PeerCredentials(socket);
+  if (!credentials.ok()) return credentials.status();
+  return credentials->uid;
+}
+
+absl::StatusOr<Peer> Identify(int socket, IdentifyBy how) {
+  const absl::StatusOr<ucred> credentials = PeerCredentials(socket);
+  if (!credentials.ok()) return credentials.status();
+  // A pid of 0 is a process that this pid namespace has no number for; ids of
+  // -1 are those of no connection at all.
+  if (credentials->pid <= 0 || credentials->uid == static_cast<uid_t>(-1) ||
+      credentials->gid == static_cast<gid_t>(-1)) {
+    return Refuse(v1::REASON_PEER_UNNAMED,
+                  "the kernel has no pid or no uid for the process that "
+                  "connected (another pid or user namespace?)");
+  }
+  Peer peer;
+  peer.pid = credentials->pid;
+  peer.subject.uid = credentials->uid;
+  peer.subject.gid = credentials->gid;
+  if (absl::Status status = ReadGroups(socket, peer.subject.groups);
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = OpenPidfd(socket, how, peer); !status.ok()) {
+    return status;
+  }
+  peer.label = ReadLabel(socket);
+  peer.unit = ReadUnit(peer);
+  return peer;
+}
+
+}  // namespace bpfgrant::broker

@@ -1,0 +1,49 @@
+// Who is at the other end of a connection, as the kernel says it.
+//
+// Nothing that a peer says about itself goes in here.
+
+#ifndef DAEMON_BROKER_IDENTIFY_H_
+#define DAEMON_BROKER_IDENTIFY_H_
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "policy/policy.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::broker {
+
+struct Peer {
+  policy::Subject subject;  // uid, gid and all groups at connect(2)
+  pid_t pid = 0;
+  // Refers to the process that connected, never to a later owner of its pid.
+  UniqueFd pidfd;
+  // The pidfd was opened by number: whether it is the connecting process has to
+  // be shown by a nonce that comes back with its credentials.
+  bool needs_nonce = false;
+  std::string label;  // security label (SO_PEERSEC); empty without an LSM
+  std::string unit;   // systemd unit at connect(2); empty: none
+};
+
+enum class IdentifyBy {
+  kBest,   // SO_PEERPIDFD (Linux 6.5) where there is one, else the nonce
+  kNonce,  // the nonce
+};
+
+// Asks the kernel about the peer of `socket`. REASON_PEER_UNNAMED if any of
+// uid, gid, groups and pidfd cannot be told: the peer is in a pid namespace
+// that this one does not see, or is dead already.
+absl::StatusOr<Peer> Identify(int socket, IdentifyBy how);
+
+// Whether the process of `pidfd` has not exited yet.
+bool IsAlive(const UniqueFd& pidfd);
+
+// uid alone, for counting connections before anything else is known.
+absl::StatusOr<uid_t> PeerUid(int socket);
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_IDENTIFY_H_

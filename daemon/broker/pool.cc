@@ -1,0 +1,252 @@
+#include "daemon/broker/pool.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+#include "spdlog/spdlog.h"
+
+namespace bpfgrant::broker {
+namespace {
+
+// Loads under way at once. The loader serves them one after the other; one more
+// keeps it from waiting for us.
+constexpr size_t kMaxLoading = 2;
+constexpr std::chrono::milliseconds kRetryAfter{1000};
+
+// For the test that shows why an instance must not be handed out twice.
+Instance Copy(const Instance& instance) {
+  Instance copy{instance.digest, instance.gate, {}};
+  for (const UniqueFd& fd : instance.fds) {
+    copy.fds.emplace_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  return copy;
+}
+
+}  // namespace
+
+Pool::Pool(EventLoop& loop, LoaderClient& loader, Gates& gates,
+           PoolLimits limits, bool reuse_instances)
+    : loop_(loop),
+      loader_(loader),
+      gates_(gates),
+      limits_(limits),
+      reuse_instances_(reuse_instances) {}
+
+Pool::~Pool() = default;
+
+void Pool::SetCatalog(std::shared_ptr<const Snapshot> snapshot) {
+  absl::btree_map<std::string, Shelf> old = std::move(shelves_);
+  shelves_.clear();
+  for (const auto& [name, program] : snapshot->programs()) {
+    if (!program.available()) continue;
+    const auto kept = old.find(name);
+    Shelf shelf;
+    if (kept != old.end() &&
+        kept->second.identity == program.entry.identity()) {
+      shelf = std::move(kept->second);
+      old.erase(kept);
+    }
+    shelf.identity = program.entry.identity();
+    shelf.digest = program.description().digest();
+    shelf.target = program.entry.pool_target();
+    shelf.instance_bytes = program.description().instance_bytes();
+    shelf.instance_fds = 1 + program.description().handle_size();
+    shelves_.emplace(name, std::move(shelf));
+  }
+  for (auto& [name, shelf] : old) {
+    // Loads under way find their shelf gone and are discarded then; they are
+    // taken off the account there.
+    while (!shelf.ready.empty()) {
+      bytes_ -= shelf.instance_bytes;
+      fds_ -= shelf.instance_fds;
+      Discard(std::move(shelf.ready.front()));
+      shelf.ready.pop_front();
+    }
+    Fail(shelf, Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
+                       absl::StrCat("'", name, "' was replaced or withdrawn")));
+  }
+  Schedule();
+}
+
+absl::StatusOr<Instance> Pool::TakeReady(const Program& program) {
+  const auto found = shelves_.find(program.name());
+  // Whoever waits already is served first.
+  if (found == shelves_.end() || found->second.ready.empty() ||
+      !found->second.waiting.empty()) {
+    return absl::UnavailableError("no instance is ready");
+  }
+  Shelf& shelf = found->second;
+  if (reuse_instances_) return Copy(shelf.ready.front());
+  Instance instance = std::move(shelf.ready.front());
+  shelf.ready.pop_front();
+  bytes_ -= shelf.instance_bytes;
+  fds_ -= shelf.instance_fds;
+  Schedule();
+  return instance;
+}
+
+void Pool::TakeWhenLoaded(const Program& program, uint64_t ticket,
+                          Taken taken) {
+  const auto found = shelves_.find(program.name());
+  if (found == shelves_.end()) {
+    taken(Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
+                 absl::StrCat("'", program.name(), "' is not available")));
+    return;
+  }
+  if (waiting_ >= kMaxPending) {
+    taken(Refuse(v1::REASON_BUSY,
+                 absl::StrCat(waiting_, " requests wait for the loader")));
+    return;
+  }
+  found->second.waiting.push_back({ticket, std::move(taken)});
+  ++waiting_;
+  LoadSome();
+}
+
+void Pool::Cancel(uint64_t ticket) {
+  std::vector<Taken> cancelled;
+  for (auto& [name, shelf] : shelves_) {
+    auto& waiting = shelf.waiting;
+    for (auto waiter = waiting.begin(); waiter != waiting.end();) {
+      if (waiter->ticket != ticket) {
+        ++waiter;
+        continue;
+      }
+      cancelled.push_back(std::move(waiter->taken));
+      waiter = waiting.erase(waiter);
+      --waiting_;
+    }
+  }
+  for (Taken& taken : cancelled) taken(absl::CancelledError());
+}
+
+void Pool::Discard(Instance instance) {
+  gates_.Free(instance.gate);
+}
+
+size_t Pool::Ready(const std::string& program) const {
+  const auto found = shelves_.find(program);
+  return found == shelves_.end() ? 0 : found->second.ready.size();
+}
+
+bool Pool::Settled() const { return loading_ == 0 && !refill_.active(); }
+
+void Pool::Schedule() {
+  if (refill_.active()) return;
+  refill_ = loop_.WhenIdle([this] {
+    refill_ = EventLoop::Source();
+    LoadSome();
+  });
+}
+
+void Pool::LoadSome() {
+  while (loading_ < kMaxLoading) {
+    std::string name;
+    Shelf* shelf = NextToLoad(name);
+    if (shelf == nullptr) return;
+    Load(name, *shelf);
+  }
+}
+
+Pool::Shelf* Pool::NextToLoad(std::string& name) {
+  const auto now = std::chrono::steady_clock::now();
+  Shelf* emptiest = nullptr;
+  for (auto& [candidate, shelf] : shelves_) {
+    if (shelf.waiting.size() > shelf.loading) {
+      name = candidate;
+      return &shelf;
+    }
+    const size_t have = shelf.ready.size() + shelf.loading;
+    if (have >= shelf.target || now < shelf.not_before ||
+        bytes_ + shelf.instance_bytes > limits_.bytes ||
+        fds_ + shelf.instance_fds > limits_.fds) {
+      continue;
+    }
+    if (emptiest == nullptr ||
+        have < emptiest->ready.size() + emptiest->loading) {
+      emptiest = &shelf;
+      name = candidate;
+    }
+  }
+  return emptiest;
+}
+
+void Pool::Load(const std::string& name, Shelf& shelf) {
+  const std::optional<Gates::Gate> gate = gates_.Allocate();
+  if (!gate.has_value()) {
+    Fail(shelf, Refuse(v1::REASON_BUSY,
+                       absl::StrCat("all ", gates_.slots(),
+                                    " gate slots are taken")));
+    return;
+  }
+  daemon::LoaderRequest request;
+  daemon::LoadRequest& load = *request.mutable_load();
+  load.set_program(name);
+  load.set_digest(shelf.digest);
+  load.set_gate_slot(gate->slot);
+  load.set_gate_nonce(gate->nonce);
+  ++shelf.loading;
+  ++loading_;
+  bytes_ += shelf.instance_bytes;
+  fds_ += shelf.instance_fds;
+  loader_.Send(std::move(request), {}, kLoadDeadline,
+               [this, name, identity = shelf.identity,
+                bytes = shelf.instance_bytes, fds = shelf.instance_fds,
+                gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
+                 --loading_;
+                 bytes_ -= bytes;
+                 fds_ -= fds;
+                 OnLoaded(name, identity, gate, std::move(reply));
+                 LoadSome();
+               });
+}
+
+void Pool::OnLoaded(const std::string& name, const std::string& identity,
+                    Gates::Gate gate,
+                    absl::StatusOr<LoaderClient::Reply> reply) {
+  const auto found = shelves_.find(name);
+  const bool current =
+      found != shelves_.end() && found->second.identity == identity;
+  if (current) --found->second.loading;
+  if (!reply.ok() || !current ||
+      reply->fds.size() != found->second.instance_fds) {
+    gates_.Free(gate);
+    if (!current) return;
+    Fail(found->second,
+         reply.ok() ? absl::InternalError("the loader sent other fds")
+                    : reply.status());
+    return;
+  }
+  Shelf& shelf = found->second;
+  Instance instance{shelf.digest, gate, std::move(reply->fds)};
+  if (shelf.waiting.empty()) {
+    shelf.ready.push_back(std::move(instance));
+    bytes_ += shelf.instance_bytes;
+    fds_ += shelf.instance_fds;
+    return;
+  }
+  Taken taken = std::move(shelf.waiting.front().taken);
+  shelf.waiting.pop_front();
+  --waiting_;
+  taken(std::move(instance));
+}
+
+void Pool::Fail(Shelf& shelf, const absl::Status& status) {
+  shelf.not_before = std::chrono::steady_clock::now() + kRetryAfter;
+  if (!shelf.ready.empty() || shelf.target > 0) {
+    retry_ = loop_.Timer(kRetryAfter, [this] { Schedule(); });
+  }
+  std::deque<Waiter> waiting = std::move(shelf.waiting);
+  shelf.waiting.clear();
+  waiting_ -= waiting.size();
+  if (!waiting.empty()) spdlog::warn("pool: {}", status.ToString());
+  for (Waiter& waiter : waiting) waiter.taken(status);
+}
+
+}  // namespace bpfgrant::broker

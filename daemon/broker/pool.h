@@ -1,0 +1,113 @@
+// Ready instances, so that an Acquire waits for nobody.
+//
+// An instance enters when the loader has loaded it, leaves when it is granted,
+// and never comes back. The pool decides what to load next: first what somebody
+// waits for, then what is under its target, within the limits of memory and
+// fds.
+
+#ifndef DAEMON_BROKER_POOL_H_
+#define DAEMON_BROKER_POOL_H_
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "daemon/broker/event_loop.h"
+#include "daemon/broker/gates.h"
+#include "daemon/broker/loader_client.h"
+#include "daemon/broker/snapshot.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::broker {
+
+// One loaded copy of a program. Its fds keep the kernel's objects alive.
+struct Instance {
+  std::string digest;
+  Gates::Gate gate;
+  std::vector<UniqueFd> fds;  // the program, then the handles of the catalog
+};
+
+struct PoolLimits {
+  uint64_t bytes = 0;  // map memory of ready instances, about
+  size_t fds = 0;      // of ready instances
+};
+
+class Pool {
+ public:
+  // With an instance whose gate is closed, or why there is none.
+  using Taken = absl::AnyInvocable<void(absl::StatusOr<Instance>)>;
+
+  Pool(EventLoop& loop, LoaderClient& loader, Gates& gates, PoolLimits limits,
+       bool reuse_instances);
+  ~Pool();
+
+  // The catalog in force. Ready instances of programs that it does not hold, or
+  // holds with another identity, are discarded; so are loads under way.
+  void SetCatalog(std::shared_ptr<const Snapshot> snapshot);
+
+  // A ready instance of `program`, without waiting; kUnavailable if there is
+  // none just now.
+  absl::StatusOr<Instance> TakeReady(const Program& program);
+  // Loads one for the caller: `taken` is called later, exactly once. The wait
+  // is named by `ticket`, for Cancel. REASON_BUSY when too many wait.
+  void TakeWhenLoaded(const Program& program, uint64_t ticket, Taken taken);
+  // Nobody waits with that ticket any more: its callback gets kCancelled.
+  void Cancel(uint64_t ticket);
+
+  // Closes the instance's gate for good and drops its fds.
+  void Discard(Instance instance);
+
+  size_t Ready(const std::string& program) const;
+  // Everything loaded and everyone served that can be: nothing is under way.
+  bool Settled() const;
+
+ private:
+  struct Waiter {
+    uint64_t ticket;
+    Taken taken;
+  };
+  struct Shelf {
+    std::string identity;
+    std::string digest;
+    uint32_t target = 0;
+    uint64_t instance_bytes = 0;
+    size_t instance_fds = 0;
+    std::deque<Instance> ready;
+    std::deque<Waiter> waiting;
+    uint32_t loading = 0;
+    // After a refusal the shelf is not refilled on its own until this passes:
+    // what the kernel refused once it will refuse again.
+    std::chrono::steady_clock::time_point not_before{};
+  };
+
+  void Schedule();
+  void LoadSome();
+  Shelf* NextToLoad(std::string& name);
+  void Load(const std::string& name, Shelf& shelf);
+  void OnLoaded(const std::string& name, const std::string& identity,
+                Gates::Gate gate, absl::StatusOr<LoaderClient::Reply> reply);
+  void Fail(Shelf& shelf, const absl::Status& status);
+
+  EventLoop& loop_;
+  LoaderClient& loader_;
+  Gates& gates_;
+  const PoolLimits limits_;
+  const bool reuse_instances_;
+  absl::btree_map<std::string, Shelf> shelves_;
+  EventLoop::Source refill_;
+  EventLoop::Source retry_;
+  size_t loading_ = 0;
+  size_t waiting_ = 0;
+  uint64_t bytes_ = 0;  // ready and loading
+  size_t fds_ = 0;      // ready and loading
+};
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_POOL_H_

@@ -1,0 +1,209 @@
+#include "daemon/broker/service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "policy/policy.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+#include "spdlog/spdlog.h"
+
+namespace bpfgrant::broker {
+namespace {
+
+absl::Status CheckAdministrator(const Session& session) {
+  if (session.administrator) return absl::OkStatus();
+  return Refuse(v1::REASON_NOT_ADMINISTRATOR,
+                absl::StrCat("uid ", session.peer.subject.uid,
+                             " is not an administrator of this daemon"));
+}
+
+absl::StatusOr<std::function<bool(const Grant&)>> Matcher(
+    const v1::RevokeRequest& request) {
+  using Match = std::function<bool(const Grant&)>;
+  switch (request.what_case()) {
+    case v1::RevokeRequest::kGrant:
+      return Match([id = request.grant()](const Grant& grant) {
+        return grant.info.grant() == id;
+      });
+    case v1::RevokeRequest::kProgram:
+      return Match([&request](const Grant& grant) {
+        return grant.info.program() == request.program();
+      });
+    case v1::RevokeRequest::kDigest:
+      return Match([&request](const Grant& grant) {
+        return grant.info.digest() == request.digest();
+      });
+    case v1::RevokeRequest::kUid:
+      return Match([&request](const Grant& grant) {
+        return grant.info.uid() == request.uid();
+      });
+    case v1::RevokeRequest::kUnit:
+      // Those outside any unit are not "the unit with no name".
+      if (request.unit().empty()) break;
+      return Match([&request](const Grant& grant) {
+        return grant.info.unit() == request.unit();
+      });
+    case v1::RevokeRequest::kAll:
+      if (!request.all()) break;
+      return Match([](const Grant&) { return true; });
+    case v1::RevokeRequest::WHAT_NOT_SET:
+      break;
+  }
+  return Refuse(v1::REASON_INVALID_ARGUMENT, "nothing was named to revoke");
+}
+
+}  // namespace
+
+v1::ReloadReply Summarize(const Snapshot& snapshot) {
+  v1::ReloadReply reply;
+  uint32_t available = 0;
+  for (const auto& [name, program] : snapshot.programs()) {
+    if (program.available()) {
+      ++available;
+    } else if (reply.unavailable_size() < 64) {
+      reply.add_unavailable(
+          absl::StrCat(name, ": ", program.description().refusal()));
+    }
+  }
+  reply.set_programs(available);
+  reply.set_rules(static_cast<uint32_t>(snapshot.rules().size()));
+  return reply;
+}
+
+void Service::CountRefusal(v1::Reason reason) {
+  if (v1::Reason_IsValid(reason)) ++refused_[reason];
+}
+
+void Service::Acquire(Session& session, const v1::AcquireRequest& request,
+                      std::vector<UniqueFd> fds, bool claim_later,
+                      Answer<Delivered> answer) {
+  parts_.granting.Acquire(session, request, std::move(fds), claim_later,
+                          std::move(answer));
+}
+
+void Service::Claim(Session& session, const v1::ClaimRequest& request,
+                    std::vector<UniqueFd> fds, Answer<Delivered> answer) {
+  parts_.granting.Claim(session, request, std::move(fds), std::move(answer));
+}
+
+absl::StatusOr<v1::ReleaseReply> Service::Release(
+    Session& session, const v1::ReleaseRequest& request) {
+  return parts_.granting.Release(session, request);
+}
+
+void Service::Revoke(Session& session, const v1::RevokeRequest& request,
+                     Answer<v1::RevokeReply> answer) {
+  if (absl::Status status = CheckAdministrator(session); !status.ok()) {
+    answer(status);
+    return;
+  }
+  const auto matcher = Matcher(request);
+  if (!matcher.ok()) {
+    answer(matcher.status());
+    return;
+  }
+  const std::vector<uint64_t> ids = parts_.ledger.Select(*matcher);
+  if (request.what_case() == v1::RevokeRequest::kGrant && ids.empty()) {
+    answer(Refuse(v1::REASON_UNKNOWN_GRANT,
+                  absl::StrCat("no grant ", request.grant())));
+    return;
+  }
+  spdlog::info("uid {} revokes {}: {} grants", session.peer.subject.uid,
+               request.ShortDebugString(), ids.size());
+  for (const uint64_t id : ids) parts_.granting.End(id, v1::REASON_REVOKED);
+
+  v1::RevokeReply reply;
+  reply.set_revoked(static_cast<uint32_t>(ids.size()));
+  if (ids.empty()) {
+    answer(std::move(reply));
+    return;
+  }
+  // Whichever comes first answers: the grace period or the deadline.
+  const uint64_t id = next_revocation_++;
+  Revocation& revocation = revoking_[id];
+  revocation.answer = std::move(answer);
+  revocation.reply = std::move(reply);
+  revocation.deadline = parts_.loop.Timer(
+      kRevokeDeadline, [this, id] { FinishRevocation(id, true); });
+  parts_.grace_period.Wait([this, id] { FinishRevocation(id, false); });
+}
+
+void Service::FinishRevocation(uint64_t id, bool running) {
+  const auto found = revoking_.find(id);
+  if (found == revoking_.end()) return;
+  Revocation revocation = std::move(found->second);
+  revoking_.erase(found);
+  revocation.reply.set_running(running);
+  revocation.answer(std::move(revocation.reply));
+}
+
+void Service::Stop() {
+  while (!revoking_.empty()) FinishRevocation(revoking_.begin()->first, true);
+}
+
+void Service::Reload(Session& session, const v1::ReloadRequest&,
+                     Answer<v1::ReloadReply> answer) {
+  if (absl::Status status = CheckAdministrator(session); !status.ok()) {
+    answer(status);
+    return;
+  }
+  spdlog::info("uid {} asks for a reload", session.peer.subject.uid);
+  Reload(std::move(answer));
+}
+
+void Service::Reload(Answer<v1::ReloadReply> answer) {
+  reload_next_.push_back(std::move(answer));
+  if (reloading_.empty()) StartReload();
+}
+
+void Service::StartReload() {
+  reloading_ = std::exchange(reload_next_, {});
+  parts_.on_reload(true);
+  daemon::LoaderRequest request;
+  request.mutable_reload();
+  parts_.loader.Send(std::move(request), {}, kReloadDeadline,
+                     [this](absl::StatusOr<LoaderClient::Reply> reply) {
+                       FinishReload(TakeSnapshot(std::move(reply)));
+                     });
+}
+
+absl::StatusOr<v1::ReloadReply> Service::TakeSnapshot(
+    absl::StatusOr<LoaderClient::Reply> reply) {
+  if (!reply.ok()) return reply.status();
+  if (reply->fds.size() != 1) {
+    return absl::InternalError("the loader sent no snapshot");
+  }
+  const auto snapshot = Snapshot::Read(reply->fds.front());
+  if (!snapshot.ok()) return snapshot.status();
+  const uint32_t ended = parts_.granting.SetSnapshot(*snapshot);
+  v1::ReloadReply summary = broker::Summarize(**snapshot);
+  summary.set_revoked(ended);
+  return summary;
+}
+
+void Service::FinishReload(absl::StatusOr<v1::ReloadReply> reply) {
+  v1::Event event;
+  event.set_type(v1::Event::TYPE_RELOADED);
+  if (reply.ok()) {
+    last_reload_ = "ok";
+    spdlog::info("reloaded: {} programs, {} unavailable, {} rules",
+                 reply->programs(), reply->unavailable_size(), reply->rules());
+    for (const std::string& line : reply->unavailable()) {
+      spdlog::warn("unavailable: {}", line);
+    }
+  } else {
+    last_reload_ = std::string(reply.status().message());
+    spdlog::error("reload rejected, the catalog and policy in force stay: {}",
+                  last_reload_);
+    event.set_reason(ReasonOf(reply.status()));
+  }
+  event.set_message(last_reload_);
+  parts_.watchers.Publish(std::move(event));
+  parts_.on_reload(false);
+  std::vector<Answer<v1::ReloadReply>> waiting = std::exchange(reloading_, {});
+  for (Answer<v1::ReloadReply>& answer : waiting) answer(reply);
+  if (!reload_next_.empty() && reloading_.empty()) StartReload();
+}
+
+}  // namespace bpfgrant::broker

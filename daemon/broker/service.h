@@ -1,0 +1,115 @@
+// One handler for each call of the service, whichever socket it came by.
+//
+// Handlers trust the session they are given for who is calling, and the request
+// for nothing.
+
+#ifndef DAEMON_BROKER_SERVICE_H_
+#define DAEMON_BROKER_SERVICE_H_
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "bpfgrant/v1/messages.pb.h"
+#include "daemon/broker/grace_period.h"
+#include "daemon/broker/granting.h"
+#include "daemon/broker/session.h"
+
+namespace bpfgrant::broker {
+
+// Called exactly once, at once or later, on the loop's thread.
+template <typename Reply>
+using Answer = absl::AnyInvocable<void(absl::StatusOr<Reply>)>;
+
+class Service {
+ public:
+  struct Parts {
+    EventLoop& loop;
+    LoaderClient& loader;
+    Gates& gates;
+    Pool& pool;
+    Ledger& ledger;
+    Watchers& watchers;
+    Granting& granting;
+    GracePeriod& grace_period;
+    // What Status says that nobody here counts.
+    std::function<void(v1::StatusReply&)> fill_status;
+    // Told of each reload that begins and ends, for the service manager.
+    std::function<void(bool reloading)> on_reload;
+  };
+
+  explicit Service(Parts parts) : parts_(std::move(parts)) {}
+
+  // Over gRPC (`claim_later`) the answer brings no fds.
+  void Acquire(Session& session, const v1::AcquireRequest& request,
+               std::vector<UniqueFd> fds, bool claim_later,
+               Answer<Delivered> answer);
+  void Claim(Session& session, const v1::ClaimRequest& request,
+             std::vector<UniqueFd> fds, Answer<Delivered> answer);
+  absl::StatusOr<v1::ReleaseReply> Release(Session& session,
+                                           const v1::ReleaseRequest& request);
+  absl::StatusOr<v1::ListReply> List(const Session& session,
+                                     const v1::ListRequest& request) const;
+  absl::StatusOr<v1::DescribeReply> Describe(
+      const Session& session, const v1::DescribeRequest& request) const;
+  absl::StatusOr<v1::ExplainReply> Explain(
+      const Session& session, const v1::ExplainRequest& request) const;
+  absl::StatusOr<v1::GrantsReply> Grants(const Session& session,
+                                         const v1::GrantsRequest& request) const;
+  absl::StatusOr<v1::StatusReply> Status(const Session& session,
+                                         const v1::StatusRequest& request) const;
+  // Answers when no run of what was revoked is under way any more, or after
+  // kRevokeDeadline with `running`.
+  void Revoke(Session& session, const v1::RevokeRequest& request,
+              Answer<v1::RevokeReply> answer);
+  void Reload(Session& session, const v1::ReloadRequest& request,
+              Answer<v1::ReloadReply> answer);
+  // The same on the administrator's signal.
+  void Reload(Answer<v1::ReloadReply> answer);
+
+  // Answers every Revoke that still waits, with `running`.
+  void Stop();
+
+  // Counts a call that was refused, for Status.
+  void CountRefusal(v1::Reason reason);
+  // "ok", or why the last reload was rejected.
+  const std::string& last_reload() const { return last_reload_; }
+
+ private:
+  struct Revocation {
+    Answer<v1::RevokeReply> answer;
+    v1::RevokeReply reply;
+    EventLoop::Source deadline;
+  };
+  void FinishRevocation(uint64_t id, bool running);
+
+  v1::ProgramSummary Summarize(const Program& program,
+                               const policy::Subject& subject) const;
+  void StartReload();
+  void FinishReload(absl::StatusOr<v1::ReloadReply> reply);
+  absl::StatusOr<v1::ReloadReply> TakeSnapshot(
+      absl::StatusOr<LoaderClient::Reply> reply);
+
+  Parts parts_;
+  std::array<uint64_t, v1::Reason_ARRAYSIZE> refused_{};
+  std::string last_reload_ = "ok";
+  // Revocations that wait for the grace period.
+  absl::btree_map<uint64_t, Revocation> revoking_;
+  uint64_t next_revocation_ = 1;
+  // Who waits for the reload under way, and who came while it was: for them it
+  // has to begin again.
+  std::vector<Answer<v1::ReloadReply>> reloading_;
+  std::vector<Answer<v1::ReloadReply>> reload_next_;
+};
+
+// Catalog and policy in words: how many programs, how many unavailable and why.
+v1::ReloadReply Summarize(const Snapshot& snapshot);
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_SERVICE_H_

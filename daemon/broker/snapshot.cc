@@ -1,0 +1,50 @@
+#include "daemon/broker/snapshot.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+
+namespace bpfgrant::broker {
+
+bool Program::Allows(v1::Delivery delivery) const {
+  const auto& allowed = description().detail().allowed_delivery();
+  return std::find(allowed.begin(), allowed.end(), delivery) != allowed.end();
+}
+
+absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Read(
+    const UniqueFd& memfd) {
+  struct stat status {};
+  if (fstat(memfd.get(), &status) < 0 || status.st_size <= 0) {
+    return absl::InternalError("the loader sent no snapshot");
+  }
+  const auto size = static_cast<size_t>(status.st_size);
+  void* bytes = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, memfd.get(), 0);
+  if (bytes == MAP_FAILED) {
+    return absl::InternalError("cannot map the loader's snapshot");
+  }
+  daemon::Snapshot message;
+  const bool parsed = message.ParseFromArray(bytes, static_cast<int>(size));
+  munmap(bytes, size);
+  if (!parsed) return absl::InternalError("the loader's snapshot is broken");
+
+  auto snapshot = std::make_shared<Snapshot>();
+  for (daemon::CatalogEntry& entry : *message.mutable_entry()) {
+    std::string name = entry.description().summary().name();
+    snapshot->programs_.emplace(std::move(name), Program{std::move(entry)});
+  }
+  const std::vector<daemon::CompiledRule> rules(message.rule().begin(),
+                                                message.rule().end());
+  snapshot->rules_ = policy::Rules(rules);
+  return snapshot;
+}
+
+const Program* Snapshot::Find(std::string_view name) const {
+  const auto found = programs_.find(absl::string_view(name.data(), name.size()));
+  return found == programs_.end() ? nullptr : &found->second;
+}
+
+}  // namespace bpfgrant::broker

@@ -1,0 +1,53 @@
+// Catalog and policy as one reload left them: immutable, replaced whole.
+
+#ifndef DAEMON_BROKER_SNAPSHOT_H_
+#define DAEMON_BROKER_SNAPSHOT_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "bpfgrant/daemon/loader.pb.h"
+#include "policy/policy.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::broker {
+
+// One program of the catalog, available or not.
+struct Program {
+  daemon::CatalogEntry entry;
+
+  const std::string& name() const {
+    return entry.description().summary().name();
+  }
+  const v1::DescribeReply& description() const { return entry.description(); }
+  bool available() const { return entry.description().summary().available(); }
+  // Whether the manifest lists `delivery`.
+  bool Allows(v1::Delivery delivery) const;
+  // Whether the holder of its fd could endanger this kernel.
+  bool dangerous() const { return !description().detail().fd_danger().empty(); }
+};
+
+class Snapshot {
+ public:
+  // Reads the loader's memfd. kInternal if that is not a Snapshot.
+  static absl::StatusOr<std::shared_ptr<const Snapshot>> Read(
+      const UniqueFd& memfd);
+
+  // nullptr: no such program.
+  const Program* Find(std::string_view name) const;
+  const absl::btree_map<std::string, Program>& programs() const {
+    return programs_;
+  }
+  const policy::Rules& rules() const { return rules_; }
+
+ private:
+  absl::btree_map<std::string, Program> programs_;
+  policy::Rules rules_;
+};
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_SNAPSHOT_H_

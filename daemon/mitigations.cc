@@ -1,0 +1,73 @@
+#include "daemon/mitigations.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+struct Row {
+  std::string_view name;
+  bool Mitigations::*member;
+};
+
+// A name is the member's.
+#define BPFGRANT_MITIGATION(member) \
+  { #member, &Mitigations::member }
+constexpr Row kTable[] = {
+    BPFGRANT_MITIGATION(gate_nonce),
+    BPFGRANT_MITIGATION(gate_closes),
+    BPFGRANT_MITIGATION(narrowed_handles),
+    BPFGRANT_MITIGATION(sender_check),
+    BPFGRANT_MITIGATION(unread_fd_limit),
+    BPFGRANT_MITIGATION(handshake_deadline),
+    BPFGRANT_MITIGATION(file_safety),
+    BPFGRANT_MITIGATION(digest_check),
+    BPFGRANT_MITIGATION(read_once),
+    BPFGRANT_MITIGATION(dangerous_program_fd),
+    BPFGRANT_MITIGATION(broker_seccomp),
+    BPFGRANT_MITIGATION(broker_drops_privilege),
+    BPFGRANT_MITIGATION(lock_filter),
+    BPFGRANT_MITIGATION(instances_not_reused),
+    BPFGRANT_MITIGATION(quotas),
+    BPFGRANT_MITIGATION(runtime_directory_lock),
+};
+#undef BPFGRANT_MITIGATION
+
+static_assert(std::size(kTable) * sizeof(bool) == sizeof(Mitigations),
+              "every member of Mitigations has a row, and is a bool");
+
+}  // namespace
+
+std::vector<std::string> Mitigations::Off() const {
+  std::vector<std::string> names;
+  for (const Row& row : kTable) {
+    if (!(this->*row.member)) names.emplace_back(row.name);
+  }
+  return names;
+}
+
+absl::Status Mitigations::Without(absl::Span<const std::string> names) {
+  Mitigations changed = *this;
+  for (const std::string& name : names) {
+    const auto* row =
+        std::find_if(std::begin(kTable), std::end(kTable),
+                     [&](const Row& each) { return each.name == name; });
+    if (row == std::end(kTable)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("there is no mitigation '", name, "'"));
+    }
+    changed.*(row->member) = false;
+  }
+  *this = changed;
+  return absl::OkStatus();
+}
+
+}  // namespace bpfgrant::daemon
