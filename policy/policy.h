@@ -15,14 +15,14 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "bpfgrant/v1/messages.pb.h"
 #include "bpfgrant/daemon/loader.pb.h"
+#include "bpfgrant/v1/messages.pb.h"
 
 namespace bpfgrant::policy {
 
 // One file of a policy directory, as it was read.
 struct PolicyText {
-  std::string file;   // as messages should call it
+  std::string file;  // as messages should call it
   std::string bytes;
 };
 
@@ -35,12 +35,14 @@ class NameResolver {
   virtual absl::StatusOr<gid_t> Group(std::string_view name) const = 0;
 };
 
-// Compiles the files, in the order given, into rules in order of evaluation.
-// The first complaint ends it: REASON_FILE_INVALID, "file:line:column: what".
-// Refused are: no name, a name used twice (both places are told), no effect, a
-// rule for nobody or about nothing, `everyone` beside users or groups, unknown
-// users and groups, quota or trust on a DENY, an ALLOW without a quota of at
-// least 1.
+// Compiles the files, in the order given, into rules in order of evaluation:
+// DENY before ALLOW, each in the order of the files. A user or group written in
+// digits is a number, anything else a name for `resolver`. The first complaint
+// ends it: REASON_FILE_INVALID, "file:line:column: what". Refused are: no name,
+// a name used twice (both places are told), no effect, a rule for nobody or
+// about nothing, `everyone` beside users or groups, unknown users and groups,
+// names that no program can have, quota or trust on a DENY, an ALLOW without a
+// quota of at least 1.
 absl::StatusOr<std::vector<daemon::CompiledRule>> Compile(
     absl::Span<const PolicyText> texts, const NameResolver& resolver);
 

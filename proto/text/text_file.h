@@ -37,15 +37,17 @@ class TextFile {
 
   const std::string& name() const { return name_; }
 
-  // Parses `bytes` into `message`, which is empty after an error. Unknown fields
-  // and enum values, fields given twice, NUL bytes, text that is not UTF-8,
-  // strings with control characters in them, and files over kMaxTextFileBytes
-  // are errors: REASON_FILE_INVALID (or REASON_TOO_LARGE) with
-  // "file:line:column: what", of the first one only.
-  absl::Status Parse(std::string_view bytes, google::protobuf::Message& message);
+  // Parses `bytes` into `message`, which is empty after an error. Unknown
+  // fields and enum values, fields given twice, NUL bytes, text that is not
+  // UTF-8, strings with control characters in them, and files over
+  // kMaxTextFileBytes are errors: REASON_FILE_INVALID (or REASON_TOO_LARGE)
+  // with "file:line:column: what", of the first one only.
+  absl::Status Parse(std::string_view bytes,
+                     google::protobuf::Message& message);
 
   // Where field `field` of the parsed top message stands. With `index` >= 0,
-  // that element of a repeated field; the place of the file as a whole if absent.
+  // that element of a repeated field; the place of the file as a whole if
+  // absent.
   Place Where(std::string_view field, int index = -1) const;
   // The same one level down: field `inner` of element `index` of `field`
   // (index -1 for a field that is not repeated). Falls back on the place of the

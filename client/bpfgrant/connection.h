@@ -1,0 +1,118 @@
+// A client's connection to bpfgrantd: ask for programs, give them back, hear
+// when they end.
+//
+//   auto connection = bpfgrant::Connection::Connect({});
+//   auto grant = connection->Acquire({.program = "packet_sampler",
+//                                     .interface = "packet_sampler/1"});
+//
+// The daemon knows the caller from the kernel: the process that connects is the
+// session, its end is the session's end, and another process cannot use it (a
+// child after fork(2) has to connect again). A process whose real and effective
+// ids differ is known by its effective ones.
+//
+// One thread at a time may use a Connection and the Grants it gave. It must
+// outlive neither: a Grant that outlives its Connection has ended.
+//
+// Every call waits for its answer, at most `Options::timeout`, and returns an
+// absl::Status. A refusal carries a stable reason: ReasonOf in
+// proto/refusal/refusal.h. kUnavailable: the daemon cannot be reached or is
+// gone; connect again. kDeadlineExceeded: it did not answer in time.
+
+#ifndef BPFGRANT_CONNECTION_H_
+#define BPFGRANT_CONNECTION_H_
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "bpfgrant/v1/broker.pb.h"
+#include "client/bpfgrant/grant.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant {
+
+inline constexpr char kDefaultBrokerSocket[] = "/run/bpfgrant/broker.sock";
+inline constexpr char kDefaultControlSocket[] = "/run/bpfgrant/control.sock";
+
+class Channel;
+
+class Connection {
+ public:
+  struct Options {
+    std::string path = kDefaultBrokerSocket;
+    std::chrono::milliseconds timeout{10'000};  // of each call
+  };
+
+  struct AcquireOptions {
+    std::string program;
+    std::string interface;       // "packet_sampler/1"
+    std::string interface_hash;  // from the generated header; "": not checked
+    // Map handles wanted, by name; none: all that the program offers.
+    std::vector<std::string> handles;
+    v1::Delivery delivery = v1::DELIVERY_PROGRAM;
+    // For DELIVERY_ATTACH and DELIVERY_ANY: the socket to attach to. Remains
+    // the caller's.
+    int socket = -1;
+  };
+
+  // Connects and opens the session. kUnavailable: nobody listens there.
+  // kPermissionDenied: whoever listens there is not root.
+  static absl::StatusOr<Connection> Connect(Options options);
+  // The same over a connected SOCK_SEQPACKET socket, whoever is at its other
+  // end; for tests and for programs that were passed one.
+  static absl::StatusOr<Connection> FromSocket(UniqueFd socket,
+                                               Options options);
+
+  Connection(Connection&&) noexcept;
+  Connection& operator=(Connection&&) noexcept;
+  // Ends the session and with it every grant.
+  ~Connection();
+
+  // Who the daemon takes us for, and the token for calls over gRPC.
+  const v1::HelloReply& session() const;
+
+  absl::StatusOr<Grant> Acquire(const AcquireOptions& options);
+  // Fetches the fds of a grant that was acquired over gRPC in this session.
+  // `socket` as in AcquireOptions.
+  absl::StatusOr<Grant> Claim(uint64_t grant, int socket = -1);
+
+  // All pages of them.
+  absl::StatusOr<v1::ListReply> List();
+  absl::StatusOr<v1::GrantsReply> Grants();
+  absl::StatusOr<v1::DescribeReply> Describe(const std::string& program);
+  absl::StatusOr<v1::ExplainReply> Explain(const v1::ExplainRequest& request);
+  absl::StatusOr<v1::StatusReply> Status();
+  absl::StatusOr<v1::RevokeReply> Revoke(const v1::RevokeRequest& request);
+  absl::StatusOr<v1::ReloadReply> Reload();
+
+  // From now on events of others' grants come, too (as far as they may be
+  // seen), not only the end of our own.
+  absl::Status Watch();
+
+  // Called from within ProcessEvents, WaitEvent and every call that waits, for
+  // each event. It must not use the connection.
+  void OnEvent(std::function<void(const v1::Event&)> callback);
+  // Becomes readable when there is something for ProcessEvents.
+  int fd() const;
+  // Takes what has come, without waiting: events are delivered, grants that
+  // were ended say so from now on. kUnavailable: the daemon is gone, and every
+  // grant has ended.
+  absl::Status ProcessEvents();
+  // Waits for the next event. kDeadlineExceeded if none comes in time.
+  absl::StatusOr<v1::Event> WaitEvent(std::chrono::milliseconds timeout);
+
+ private:
+  explicit Connection(std::shared_ptr<Channel> channel);
+  absl::StatusOr<Grant> Receive(v1::ClientFrame frame, int socket);
+
+  std::shared_ptr<Channel> channel_;
+};
+
+}  // namespace bpfgrant
+
+#endif  // BPFGRANT_CONNECTION_H_

@@ -1,0 +1,199 @@
+#include "client/channel.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant {
+
+Channel::Channel(UniqueFd socket, std::chrono::milliseconds timeout)
+    : socket_(std::move(socket)), timeout_(timeout), buffer_(kMaxFrameBytes) {}
+
+absl::Status Channel::Gone() {
+  socket_.reset();
+  for (auto& [grant, reason] : grants_) {
+    if (reason == v1::REASON_UNSPECIFIED) reason = v1::REASON_SESSION_ENDED;
+  }
+  return absl::UnavailableError(
+      "the connection to bpfgrantd is gone; connect again");
+}
+
+absl::Status Channel::Wait(short events, Clock::time_point until) {
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+        until - Clock::now());
+    pollfd watch{socket_.get(), events, 0};
+    const int ready =
+        poll(&watch, 1, static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    if (ready > 0) return absl::OkStatus();
+    if (ready == 0) {
+      return absl::DeadlineExceededError("bpfgrantd did not answer in time");
+    }
+    if (errno != EINTR) {
+      return absl::InternalError(absl::StrCat("poll: ", std::strerror(errno)));
+    }
+  }
+}
+
+absl::Status Channel::Send(v1::ClientFrame& frame, absl::Span<const int> fds,
+                           Clock::time_point until) {
+  if (!socket_.valid()) return Gone();
+  frame.set_request(++last_request_);
+  const std::string bytes = frame.SerializeAsString();
+  if (bytes.size() > kMaxFrameBytes) {
+    return absl::InvalidArgumentError("the request is too large");
+  }
+  // Effective ids: what the kernel noted at connect(2).
+  const Credentials self{getpid(), geteuid(), getegid()};
+  for (;;) {
+    const absl::Status status = SendPacket(socket_.get(), bytes, fds, self);
+    if (absl::IsOutOfRange(status)) return Gone();
+    if (!absl::IsUnavailable(status)) return status;
+    if (absl::Status wait = Wait(POLLOUT, until); !wait.ok()) return wait;
+  }
+}
+
+absl::StatusOr<Channel::Reply> Channel::ReceiveOne() {
+  if (!socket_.valid()) return Gone();
+  absl::StatusOr<Packet> packet =
+      ReceivePacket(socket_.get(), absl::MakeSpan(buffer_), kMaxFdsPerGrant);
+  if (!packet.ok()) {
+    return absl::IsOutOfRange(packet.status()) ? Gone() : packet.status();
+  }
+  Reply reply;
+  if (!reply.frame.ParseFromArray(packet->bytes.data(),
+                                  static_cast<int>(packet->bytes.size()))) {
+    Gone().IgnoreError();
+    return absl::InternalError("bpfgrantd sent a frame that does not parse");
+  }
+  reply.fds = std::move(packet->fds);
+  return reply;
+}
+
+void Channel::Deliver(const v1::Event& event) {
+  if (event.type() == v1::Event::TYPE_GRANT_ENDED) {
+    const auto ours = grants_.find(event.grant().grant());
+    if (ours != grants_.end()) ours->second = event.reason();
+  }
+  if (keep_events_) events_.push_back(event);
+  if (on_event_) on_event_(event);
+}
+
+absl::StatusOr<Channel::Reply> Channel::Receive(Clock::time_point until) {
+  for (;;) {
+    absl::StatusOr<Reply> reply = ReceiveOne();
+    if (reply.ok()) {
+      if (!reply->frame.has_event()) return reply;
+      Deliver(reply->frame.event());
+      continue;
+    }
+    // Of a socket that is there kUnavailable means: nothing yet.
+    if (!absl::IsUnavailable(reply.status()) || !socket_.valid()) {
+      return reply.status();
+    }
+    if (absl::Status wait = Wait(POLLIN, until); !wait.ok()) return wait;
+  }
+}
+
+absl::StatusOr<Channel::Reply> Channel::Call(v1::ClientFrame& frame,
+                                             absl::Span<const int> fds) {
+  const auto until = Clock::now() + timeout_;
+  if (absl::Status status = Send(frame, fds, until); !status.ok()) {
+    return status;
+  }
+  for (;;) {
+    absl::StatusOr<Reply> reply = Receive(until);
+    if (!reply.ok()) return reply;
+    const v1::ServerFrame& answer = reply->frame;
+    // Id 0 with a refusal: we were turned away before we could say anything.
+    if (answer.has_refusal() &&
+        (answer.request() == frame.request() || answer.request() == 0)) {
+      return StatusOf(answer.refusal());
+    }
+    if (answer.request() == frame.request()) return reply;
+    if (answer.request() == 0 && answer.has_challenge()) return reply;
+    // The reply to a call that was given up, or to Tell. A grant in it is one
+    // that nobody will hold.
+    if (answer.has_acquire()) {
+      v1::ClientFrame release;
+      release.mutable_release()->set_grant(answer.acquire().grant());
+      Tell(release);
+    }
+  }
+}
+
+void Channel::Tell(v1::ClientFrame& frame) {
+  // If it cannot be sent at once the session's end will do it.
+  Send(frame, {}, Clock::now()).IgnoreError();
+}
+
+absl::Status Channel::Open() {
+  v1::ClientFrame hello;
+  hello.mutable_hello()->set_version(v1::PROTOCOL_VERSION_1);
+  hello.mutable_hello()->set_client(
+      absl::StrCat("libbpfgrant ", BPFGRANT_VERSION));
+  absl::StatusOr<Reply> reply = Call(hello);
+  if (reply.ok() && reply->frame.has_challenge()) {
+    v1::ClientFrame identify;
+    identify.mutable_identify()->set_nonce(reply->frame.challenge().nonce());
+    const auto until = Clock::now() + timeout_;
+    if (absl::Status status = Send(identify, {}, until); !status.ok()) {
+      return status;
+    }
+    reply = Receive(until);
+    if (reply.ok() && reply->frame.has_refusal()) {
+      return StatusOf(reply->frame.refusal());
+    }
+  }
+  if (!reply.ok()) return reply.status();
+  if (!reply->frame.has_hello()) {
+    return absl::InternalError("bpfgrantd did not answer the Hello");
+  }
+  session_ = reply->frame.hello();
+  return absl::OkStatus();
+}
+
+absl::Status Channel::Drain() {
+  for (;;) {
+    absl::StatusOr<Reply> reply = ReceiveOne();
+    if (reply.ok()) {
+      if (reply->frame.has_event()) Deliver(reply->frame.event());
+      continue;
+    }
+    if (absl::IsUnavailable(reply.status()) && socket_.valid()) {
+      return absl::OkStatus();
+    }
+    return reply.status();
+  }
+}
+
+absl::StatusOr<v1::Event> Channel::WaitEvent(Clock::time_point until) {
+  keep_events_ = true;
+  while (events_.empty()) {
+    if (absl::Status status = Drain(); !status.ok()) return status;
+    if (!events_.empty()) break;
+    if (absl::Status wait = Wait(POLLIN, until); !wait.ok()) return wait;
+  }
+  v1::Event event = std::move(events_.front());
+  events_.pop_front();
+  return event;
+}
+
+void Channel::Remember(uint64_t grant) {
+  grants_.emplace(grant, v1::REASON_UNSPECIFIED);
+}
+
+v1::Reason Channel::EndOf(uint64_t grant) const {
+  const auto found = grants_.find(grant);
+  return found == grants_.end() ? v1::REASON_RELEASED : found->second;
+}
+
+}  // namespace bpfgrant

@@ -1,0 +1,86 @@
+// The client's end of broker.sock: requests, replies, and the events between
+// them. What Connection and Grant share.
+
+#ifndef CLIENT_CHANNEL_H_
+#define CLIENT_CHANNEL_H_
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "bpfgrant/v1/broker.pb.h"
+#include "proto/wire/message_socket.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant {
+
+class Channel {
+ public:
+  using Clock = std::chrono::steady_clock;
+  struct Reply {
+    v1::ServerFrame frame;
+    std::vector<UniqueFd> fds;
+  };
+
+  Channel(UniqueFd socket, std::chrono::milliseconds timeout);
+
+  // Says Hello, answers the challenge if one comes.
+  absl::Status Open();
+  const v1::HelloReply& session() const { return session_; }
+
+  // Sends `frame` (its id is filled in) with `fds` and waits for its reply; a
+  // refusal is returned as a status. Late replies to earlier requests are
+  // dropped, fds and all.
+  absl::StatusOr<Reply> Call(v1::ClientFrame& frame,
+                             absl::Span<const int> fds = {});
+  // Sends without waiting: the reply will be dropped.
+  void Tell(v1::ClientFrame& frame);
+
+  // Takes what is there; waits for at most one event if `until` is given.
+  absl::Status Drain();
+  absl::StatusOr<v1::Event> WaitEvent(Clock::time_point until);
+
+  void OnEvent(std::function<void(const v1::Event&)> callback) {
+    on_event_ = std::move(callback);
+  }
+
+  // A grant that is live until an event, Forget or the end says otherwise.
+  void Remember(uint64_t grant);
+  void Forget(uint64_t grant) { grants_.erase(grant); }
+  // Unspecified while it lives.
+  v1::Reason EndOf(uint64_t grant) const;
+
+  // Ends the session, and with it every grant.
+  void Close() { Gone().IgnoreError(); }
+  int fd() const { return socket_.get(); }
+
+ private:
+  absl::Status Send(v1::ClientFrame& frame, absl::Span<const int> fds,
+                    Clock::time_point until);
+  // The next packet that is not an event.
+  absl::StatusOr<Reply> Receive(Clock::time_point until);
+  absl::StatusOr<Reply> ReceiveOne();
+  absl::Status Wait(short events, Clock::time_point until);
+  void Deliver(const v1::Event& event);
+  absl::Status Gone();
+
+  UniqueFd socket_;
+  std::chrono::milliseconds timeout_;
+  std::vector<char> buffer_;
+  uint64_t last_request_ = 0;
+  v1::HelloReply session_;
+  std::function<void(const v1::Event&)> on_event_;
+  // Why each grant ended; unspecified: it lives.
+  absl::flat_hash_map<uint64_t, v1::Reason> grants_;
+  std::deque<v1::Event> events_;
+  bool keep_events_ = false;
+};
+
+}  // namespace bpfgrant
+
+#endif  // CLIENT_CHANNEL_H_

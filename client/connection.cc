@@ -1,0 +1,216 @@
+#include "client/bpfgrant/connection.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/channel.h"
+#include "proto/refusal/refusal.h"
+
+namespace bpfgrant {
+namespace {
+
+// Whoever else could bind that path must not be taken for the daemon: the
+// kernel says who called listen(2).
+absl::Status CheckServer(int socket, const std::string& path) {
+  ucred server{};
+  socklen_t length = sizeof(server);
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &server, &length) < 0) {
+    return absl::InternalError(
+        absl::StrCat("SO_PEERCRED: ", std::strerror(errno)));
+  }
+  if (server.uid != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(path, " belongs to uid ", server.uid,
+                     ", not to root: that is not bpfgrantd"));
+  }
+  return absl::OkStatus();
+}
+
+template <typename Reply>
+absl::StatusOr<Reply> Take(absl::StatusOr<Channel::Reply> reply,
+                           bool (v1::ServerFrame::*has)() const,
+                           Reply* (v1::ServerFrame::*field)()) {
+  if (!reply.ok()) return reply.status();
+  if (!(reply->frame.*has)()) {
+    return absl::InternalError("bpfgrantd answered something else");
+  }
+  return std::move(*(reply->frame.*field)());
+}
+
+}  // namespace
+
+Connection::Connection(std::shared_ptr<Channel> channel)
+    : channel_(std::move(channel)) {}
+Connection::Connection(Connection&&) noexcept = default;
+Connection& Connection::operator=(Connection&&) noexcept = default;
+
+Connection::~Connection() {
+  if (channel_ != nullptr) channel_->Close();
+}
+
+absl::StatusOr<Connection> Connection::Connect(Options options) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (options.path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.path, ": too long for a socket's path"));
+  }
+  std::memcpy(address.sun_path, options.path.data(), options.path.size());
+  UniqueFd socket(
+      ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) {
+    return absl::InternalError(absl::StrCat("socket: ", std::strerror(errno)));
+  }
+  int connected;
+  do {
+    connected = connect(socket.get(), reinterpret_cast<sockaddr*>(&address),
+                        sizeof(address));
+  } while (connected < 0 && errno == EINTR);
+  if (connected < 0) {
+    return absl::UnavailableError(
+        absl::StrCat(options.path, ": ", std::strerror(errno),
+                     "; is bpfgrantd running?"));
+  }
+  if (absl::Status status = CheckServer(socket.get(), options.path);
+      !status.ok()) {
+    return status;
+  }
+  return FromSocket(std::move(socket), std::move(options));
+}
+
+absl::StatusOr<Connection> Connection::FromSocket(UniqueFd socket,
+                                                  Options options) {
+  auto channel =
+      std::make_shared<Channel>(std::move(socket), options.timeout);
+  if (absl::Status status = channel->Open(); !status.ok()) return status;
+  return Connection(std::move(channel));
+}
+
+const v1::HelloReply& Connection::session() const {
+  return channel_->session();
+}
+
+absl::StatusOr<Grant> Connection::Receive(v1::ClientFrame frame, int socket) {
+  const std::vector<int> fds =
+      socket < 0 ? std::vector<int>() : std::vector<int>{socket};
+  absl::StatusOr<Channel::Reply> reply = channel_->Call(frame, fds);
+  if (!reply.ok()) return reply.status();
+  const v1::AcquireReply& acquired = reply->frame.acquire();
+  if (!reply->frame.has_acquire() ||
+      static_cast<size_t>(acquired.handle_size()) != reply->fds.size()) {
+    return absl::InternalError("bpfgrantd sent other fds than it says");
+  }
+  channel_->Remember(acquired.grant());
+  return Grant(channel_, acquired, std::move(reply->fds));
+}
+
+absl::StatusOr<Grant> Connection::Acquire(const AcquireOptions& options) {
+  v1::ClientFrame frame;
+  v1::AcquireRequest& request = *frame.mutable_acquire();
+  request.set_program(options.program);
+  request.set_interface(options.interface);
+  request.set_interface_hash(options.interface_hash);
+  request.set_delivery(options.delivery);
+  for (const std::string& handle : options.handles) {
+    request.add_handle(handle);
+  }
+  return Receive(std::move(frame), options.socket);
+}
+
+absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int socket) {
+  v1::ClientFrame frame;
+  frame.mutable_claim()->set_grant(grant);
+  return Receive(std::move(frame), socket);
+}
+
+absl::StatusOr<v1::ListReply> Connection::List() {
+  v1::ListReply all;
+  for (;;) {
+    v1::ClientFrame frame;
+    frame.mutable_list()->set_after(all.next());
+    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_list,
+                     &v1::ServerFrame::mutable_list);
+    if (!page.ok()) return page.status();
+    all.clear_next();
+    all.MergeFrom(*page);
+    if (all.next().empty()) return all;
+  }
+}
+
+absl::StatusOr<v1::GrantsReply> Connection::Grants() {
+  v1::GrantsReply all;
+  for (;;) {
+    v1::ClientFrame frame;
+    frame.mutable_grants()->set_after(all.next());
+    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_grants,
+                     &v1::ServerFrame::mutable_grants);
+    if (!page.ok()) return page.status();
+    all.clear_next();
+    all.MergeFrom(*page);
+    if (all.next() == 0) return all;
+  }
+}
+
+absl::StatusOr<v1::DescribeReply> Connection::Describe(
+    const std::string& program) {
+  v1::ClientFrame frame;
+  frame.mutable_describe()->set_program(program);
+  return Take(channel_->Call(frame), &v1::ServerFrame::has_describe,
+              &v1::ServerFrame::mutable_describe);
+}
+
+absl::StatusOr<v1::ExplainReply> Connection::Explain(
+    const v1::ExplainRequest& request) {
+  v1::ClientFrame frame;
+  *frame.mutable_explain() = request;
+  return Take(channel_->Call(frame), &v1::ServerFrame::has_explain,
+              &v1::ServerFrame::mutable_explain);
+}
+
+absl::StatusOr<v1::StatusReply> Connection::Status() {
+  v1::ClientFrame frame;
+  frame.mutable_status();
+  return Take(channel_->Call(frame), &v1::ServerFrame::has_status,
+              &v1::ServerFrame::mutable_status);
+}
+
+absl::StatusOr<v1::RevokeReply> Connection::Revoke(
+    const v1::RevokeRequest& request) {
+  v1::ClientFrame frame;
+  *frame.mutable_revoke() = request;
+  return Take(channel_->Call(frame), &v1::ServerFrame::has_revoke,
+              &v1::ServerFrame::mutable_revoke);
+}
+
+absl::StatusOr<v1::ReloadReply> Connection::Reload() {
+  v1::ClientFrame frame;
+  frame.mutable_reload();
+  return Take(channel_->Call(frame), &v1::ServerFrame::has_reload,
+              &v1::ServerFrame::mutable_reload);
+}
+
+absl::Status Connection::Watch() {
+  v1::ClientFrame frame;
+  frame.mutable_watch();
+  return channel_->Call(frame).status();
+}
+
+void Connection::OnEvent(std::function<void(const v1::Event&)> callback) {
+  channel_->OnEvent(std::move(callback));
+}
+
+int Connection::fd() const { return channel_->fd(); }
+
+absl::Status Connection::ProcessEvents() { return channel_->Drain(); }
+
+absl::StatusOr<v1::Event> Connection::WaitEvent(
+    std::chrono::milliseconds timeout) {
+  return channel_->WaitEvent(Channel::Clock::now() + timeout);
+}
+
+}  // namespace bpfgrant

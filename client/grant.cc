@@ -1,0 +1,81 @@
+#include "client/bpfgrant/grant.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/channel.h"
+#include "proto/refusal/refusal.h"
+
+namespace bpfgrant {
+
+Grant::Grant(std::shared_ptr<Channel> channel, const v1::AcquireReply& reply,
+             std::vector<UniqueFd> fds)
+    : channel_(std::move(channel)),
+      id_(reply.grant()),
+      delivery_(reply.delivery()),
+      interface_hash_(reply.interface_hash()) {
+  for (size_t i = 0; i < fds.size(); ++i) {
+    handles_.push_back({reply.handle(static_cast<int>(i)), std::move(fds[i])});
+  }
+}
+
+Grant::Grant(Grant&&) noexcept = default;
+
+Grant& Grant::operator=(Grant&& other) noexcept {
+  Grant old = std::move(*this);
+  channel_ = std::move(other.channel_);
+  id_ = other.id_;
+  delivery_ = other.delivery_;
+  interface_hash_ = std::move(other.interface_hash_);
+  handles_ = std::move(other.handles_);
+  return *this;
+}
+
+Grant::~Grant() {
+  if (channel_ == nullptr) return;
+  if (!ended()) {
+    v1::ClientFrame frame;
+    frame.mutable_release()->set_grant(id_);
+    channel_->Tell(frame);
+  }
+  channel_->Forget(id_);
+}
+
+absl::StatusOr<const Grant::Handle*> Grant::Find(
+    const std::string& name) const {
+  for (const Handle& handle : handles_) {
+    if (handle.description.name() == name) return &handle;
+  }
+  return absl::NotFoundError(absl::StrCat("no handle '", name, "'"));
+}
+
+int Grant::program_fd() const {
+  for (const Handle& handle : handles_) {
+    if (handle.description.kind() == v1::HANDLE_KIND_PROGRAM) {
+      return handle.fd.get();
+    }
+  }
+  return -1;
+}
+
+bool Grant::ended() const {
+  return end_reason() != v1::REASON_UNSPECIFIED;
+}
+
+v1::Reason Grant::end_reason() const {
+  return channel_ == nullptr ? v1::REASON_RELEASED : channel_->EndOf(id_);
+}
+
+absl::Status Grant::Release() {
+  if (channel_ == nullptr) {
+    return Refuse(v1::REASON_UNKNOWN_GRANT, "it was released already");
+  }
+  const std::shared_ptr<Channel> channel = std::move(channel_);
+  channel->Forget(id_);
+  handles_.clear();
+  v1::ClientFrame frame;
+  frame.mutable_release()->set_grant(id_);
+  return channel->Call(frame).status();
+}
+
+}  // namespace bpfgrant
