@@ -1,0 +1,229 @@
+#include "daemon/loader/admission.h"
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "daemon/loader/digest.h"
+#include "daemon/loader/interface.h"
+#include "daemon/loader/object.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+void MarkUnavailable(const absl::Status& why, Program& program) {
+  v1::DescribeReply* description = program.entry.mutable_description();
+  const v1::Refusal refusal = RefusalOf(why);
+  description->mutable_summary()->set_available(false);
+  description->mutable_summary()->set_reason(refusal.reason());
+  description->set_refusal(refusal.message());
+}
+
+void DescribeManifest(const v1::Manifest& manifest, Program& program) {
+  v1::DescribeReply* description = program.entry.mutable_description();
+  description->mutable_summary()->set_interface(manifest.interface());
+  description->mutable_summary()->set_description(manifest.description());
+  v1::ProgramDescription* detail = description->mutable_detail();
+  detail->set_name(manifest.name());
+  detail->set_entry_point(manifest.program().function());
+  detail->set_type(TypeName(manifest.program().type()));
+  *detail->mutable_allowed_delivery() = manifest.program().delivery();
+  detail->set_on_revoke(
+      v1::Manifest::OnRevoke_Name(manifest.program().on_revoke()));
+  program.entry.set_pool_target(manifest.pool().has_ready()
+                                    ? manifest.pool().ready()
+                                    : kDefaultPoolReady);
+}
+
+// Reads the object and compares its digest.
+absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
+                        const Mitigations& mitigations, Program& program) {
+  const Manifest& manifest = *program.manifest;
+  const std::string& name = manifest.message().object();
+  const Place place = manifest.text().Where("object");
+  auto object = folder.Read(name, kMaxObjectBytes);
+  if (absl::IsNotFound(object.status())) {
+    return manifest.RefuseAt(place, v1::REASON_FILE_INVALID,
+                             object.status().message());
+  }
+  if (!object.ok()) return object.status();
+  program.object = *std::move(object);
+  const std::string digest = Sha256({program.object.view()});
+  if (digest.empty()) {
+    return absl::InternalError("OpenSSL does not compute SHA-256");
+  }
+  program.entry.mutable_description()->set_digest(digest);
+  const uint64_t length = bytes.size();
+  program.entry.set_identity(
+      Sha256({{reinterpret_cast<const char*>(&length), sizeof(length)},
+              bytes,
+              program.object.view()}));
+  if (mitigations.digest_check && digest != manifest.message().sha256()) {
+    return manifest.RefuseAt(manifest.text().Where("sha256"),
+                             v1::REASON_DIGEST_MISMATCH,
+                             absl::StrCat("the object's digest is ", digest));
+  }
+  if (!mitigations.read_once) {
+    auto again = folder.Duplicate();
+    if (!again.ok()) return again.status();
+    program.folder = *std::move(again);
+  }
+  return absl::OkStatus();
+}
+
+std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
+  return absl::StrCat(
+      "Revoking stops the program: from then on it answers ",
+      v1::Manifest::OnRevoke_Name(manifest.program().on_revoke()),
+      " to every packet. It takes back no fd and no attachment: who holds the "
+      "program, a map or a socket with the program on it keeps them, what is "
+      "in the maps and their memory (about ",
+      bytes, " bytes), until the last is closed.");
+}
+
+// Compares the object with the manifest and describes what is in it.
+absl::Status DescribeObject(Program& program) {
+  const Manifest& manifest = *program.manifest;
+  v1::DescribeReply* description = program.entry.mutable_description();
+  auto object = OpenObject(program.object.view(), manifest.message().name());
+  if (!object.ok()) {
+    return manifest.RefuseAt(manifest.text().Where("object"),
+                             ReasonOf(object.status()),
+                             object.status().message());
+  }
+  if (auto status = CheckObject(object->get(), manifest); !status.ok()) {
+    return status;
+  }
+  auto interface = DescribeInterface(object->get(), manifest);
+  if (!interface.ok()) return interface.status();
+  description->set_interface_hash(interface->hash);
+  description->set_header(Printable(interface->header));
+  for (v1::Handle& handle :
+       DescribeHandles(object->get(), manifest.message())) {
+    *description->add_handle() = std::move(handle);
+  }
+  const uint64_t bytes = EstimateMapBytes(object->get());
+  description->set_instance_bytes(bytes);
+  description->set_irrevocable(Irrevocable(manifest.message(), bytes));
+  return absl::OkStatus();
+}
+
+absl::Status InspectInto(const SafeDirectory& folder, std::string_view bytes,
+                         const Mitigations& mitigations, Program& program) {
+  auto manifest = Manifest::Parse(program.entry.description().file(),
+                                  program.name(), bytes);
+  if (!manifest.ok()) return manifest.status();
+  program.manifest = *std::move(manifest);
+  DescribeManifest(program.manifest->message(), program);
+  if (auto status = ReadObject(folder, bytes, mitigations, program);
+      !status.ok()) {
+    return status;
+  }
+  return DescribeObject(program);
+}
+
+std::unique_ptr<Program> Named(absl::string_view stem, std::string file) {
+  auto program = std::make_unique<Program>();
+  v1::DescribeReply* description = program->entry.mutable_description();
+  // A file's name can be any bytes; a proto string is UTF-8.
+  description->mutable_summary()->set_name(absl::CHexEscape(stem));
+  description->set_file(std::move(file));
+  return program;
+}
+
+// Whether the same bytes would fare the same another time.
+bool IsSettled(const absl::Status& status) {
+  return status.ok() || ReasonOf(status) == v1::REASON_VERIFIER ||
+         ReasonOf(status) == v1::REASON_GATE_MISSING ||
+         ReasonOf(status) == v1::REASON_KERNEL_TOO_OLD;
+}
+
+}  // namespace
+
+absl::string_view StemOf(absl::string_view file) {
+  return absl::StripSuffix(
+      file, absl::string_view(kManifestSuffix.data(), kManifestSuffix.size()));
+}
+
+std::unique_ptr<Program> Unavailable(absl::string_view stem, std::string file,
+                                     const absl::Status& why) {
+  auto program = Named(stem, std::move(file));
+  MarkUnavailable(why, *program);
+  return program;
+}
+
+std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
+                                 const std::string& file,
+                                 std::string_view bytes,
+                                 const Mitigations& mitigations) {
+  auto program = Named(StemOf(file), folder.PathOf(file));
+  if (auto status = InspectInto(folder, bytes, mitigations, *program);
+      !status.ok()) {
+    MarkUnavailable(status, *program);
+  } else {
+    program->entry.mutable_description()->mutable_summary()->set_available(
+        true);
+  }
+  return program;
+}
+
+absl::StatusOr<Admission> Admission::Create(const v1::KernelFacts& kernel,
+                                            const Mitigations& mitigations) {
+  auto trial = Trial::Create();
+  if (!trial.ok()) return trial.status();
+  return Admission(kernel, mitigations, *std::move(trial));
+}
+
+std::shared_ptr<const Program> Admission::Admit(const SafeDirectory& folder,
+                                                const std::string& file,
+                                                std::string_view bytes) {
+  std::unique_ptr<Program> program = Inspect(folder, file, bytes, mitigations_);
+  if (program->available()) {
+    TrialResult unsettled;
+    Finish(Try(*program, unsettled), *program);
+  }
+  return program;
+}
+
+const TrialResult& Admission::Try(const Program& program,
+                                  TrialResult& unsettled) {
+  const std::string& identity = program.entry.identity();
+  if (const auto known = known_.find(identity); known != known_.end()) {
+    return known->second;
+  }
+  ++trials_;
+  unsettled = trial_.Run(program.object.view(), program.manifest->message());
+  if (!IsSettled(unsettled.status)) return unsettled;
+  return known_[identity] = std::move(unsettled);
+}
+
+void Admission::Finish(const TrialResult& result, Program& program) const {
+  v1::DescribeReply* description = program.entry.mutable_description();
+  if (!result.status.ok()) {
+    const Manifest& manifest = *program.manifest;
+    description->set_verifier_log(result.verifier_log);
+    MarkUnavailable(manifest.RefuseAt(manifest.text().Where("object"),
+                                      RefusalOf(result.status).reason(),
+                                      result.status.message()),
+                    program);
+    return;
+  }
+  v1::ProgramDescription* detail = description->mutable_detail();
+  detail->set_runnable(result.runnable);
+  if (result.runnable && preemptible_) {
+    detail->set_fd_danger(absl::StrCat(
+        "Whoever holds the program's fd can run it for as long as they like "
+        "(BPF_PROG_TEST_RUN), and this kernel's preemption (",
+        preemption_,
+        ") lets such a run hold up the grace periods of the whole machine."));
+  }
+}
+
+void Admission::KeepOnly(const std::set<std::string>& identities) {
+  std::erase_if(known_, [&](const auto& known) {
+    return !identities.contains(known.first);
+  });
+}
+
+}  // namespace bpfgrant::daemon
