@@ -48,6 +48,10 @@ Acceptor::Acceptor(Parts parts, UniqueFd listener)
 Acceptor::~Acceptor() = default;
 
 void Acceptor::Start() {
+  // Inherited by each connection from its first moment: a frame that came
+  // between accept and setsockopt would bear no credentials.
+  const int on = 1;
+  setsockopt(listener_.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
   source_ = parts_.loop.Io(listener_.get(), EPOLLIN,
                            [this](uint32_t) { OnReadable(); });
 }

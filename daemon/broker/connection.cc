@@ -36,7 +36,7 @@ Connection::~Connection() = default;
 
 void Connection::Start() {
   socket_source_ = parts_.loop.Io(
-      socket_.get(), EPOLLIN, [this](uint32_t events) { OnEvents(events); });
+      socket_.get(), events_, [this](uint32_t events) { OnEvents(events); });
   process_source_ =
       parts_.loop.Io(session_.peer.pidfd.get(), EPOLLIN, [this](uint32_t) {
         End(v1::REASON_SESSION_ENDED, "the process exited");
@@ -274,9 +274,14 @@ void Connection::UpdateEvents() {
   if (state_ == State::kEnded) return;
   // Edge-triggered: the socket may be writable all the while and what is waited
   // for is that the peer reads, which wakes us each time (sock_wfree).
-  socket_source_.SetEvents(outgoing_.empty()
-                               ? static_cast<uint32_t>(EPOLLIN)
-                               : static_cast<uint32_t>(EPOLLOUT) | EPOLLET);
+  const uint32_t events = outgoing_.empty()
+                              ? static_cast<uint32_t>(EPOLLIN)
+                              : static_cast<uint32_t>(EPOLLOUT) | EPOLLET;
+  // Setting what is set counts as an edge, too: it would wake us at once and
+  // for as long as the peer does not read.
+  if (events == events_) return;
+  events_ = events;
+  socket_source_.SetEvents(events);
 }
 
 void Connection::Recount() {

@@ -8,6 +8,8 @@
 #ifndef DAEMON_BROKER_CONNECTION_H_
 #define DAEMON_BROKER_CONNECTION_H_
 
+#include <sys/epoll.h>
+
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -112,6 +114,7 @@ class Connection {
   uint64_t last_request_ = 0;
   std::deque<Outgoing> outgoing_;
   size_t unread_fds_ = 0;
+  uint32_t events_ = EPOLLIN;  // what the socket is watched for
   EventLoop::Source socket_source_;
   EventLoop::Source process_source_;
 };

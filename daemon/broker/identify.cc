@@ -21,7 +21,9 @@ namespace bpfgrant::broker {
 namespace {
 
 absl::Status Unnamed(absl::string_view what, int error) {
-  return Refuse(v1::REASON_PEER_UNNAMED,
+  // Our own shortage is no fault of the peer's.
+  const bool busy = error == EMFILE || error == ENFILE || error == ENOMEM;
+  return Refuse(busy ? v1::REASON_BUSY : v1::REASON_PEER_UNNAMED,
                 absl::StrCat(what, ": ", std::strerror(error)));
 }
 

@@ -1,0 +1,103 @@
+// Admission: the path of one entry of the catalog, from its manifest's bytes to
+// a program that this kernel is known to take.
+//
+// It must not hand anything out: an admitted program is loaded anew for each
+// grant, by instance.h.
+
+#ifndef DAEMON_LOADER_ADMISSION_H_
+#define DAEMON_LOADER_ADMISSION_H_
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "bpfgrant/daemon/loader.pb.h"
+#include "daemon/loader/manifest.h"
+#include "daemon/loader/safe_file.h"
+#include "daemon/loader/trial.h"
+#include "daemon/mitigations.h"
+
+namespace bpfgrant::daemon {
+
+// One program of the catalog, available or not. Immutable once admitted.
+struct Program {
+  // What the broker is told. `entry.description().summary()` says whether the
+  // program is available; if not, the rest is filled as far as it is known.
+  CatalogEntry entry;
+  // Null if the manifest does not parse.
+  std::unique_ptr<Manifest> manifest;
+  // The approved bytes; every instance is loaded from them.
+  SealedBytes object;
+  // Where the object was read. Only without the mitigation read_once.
+  std::optional<SafeDirectory> folder;
+
+  const std::string& name() const {
+    return entry.description().summary().name();
+  }
+  bool available() const { return entry.description().summary().available(); }
+};
+
+// A manifest's file name without its suffix; `file` must outlive it.
+absl::string_view StemOf(absl::string_view file);
+
+// A program that is not available because of `why`, which must not be OK.
+std::unique_ptr<Program> Unavailable(absl::string_view stem, std::string file,
+                                     const absl::Status& why);
+
+// All of admission that needs no kernel: parses `bytes`, the manifest in the
+// file `file` of `folder`, reads the object beside it, and compares digest,
+// program and maps. Never fails: what is wrong is in the program. A program
+// that comes out available has not been shown to the verifier yet.
+std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
+                                 const std::string& file,
+                                 std::string_view bytes,
+                                 const Mitigations& mitigations);
+
+class Admission {
+ public:
+  // kInternal: the kernel does not let this process make maps.
+  static absl::StatusOr<Admission> Create(const v1::KernelFacts& kernel,
+                                          const Mitigations& mitigations);
+
+  // Inspects and verifies one entry. Never fails: what is wrong is in the
+  // program. A manifest and object that were verified before are not verified
+  // again.
+  std::shared_ptr<const Program> Admit(const SafeDirectory& folder,
+                                       const std::string& file,
+                                       std::string_view bytes);
+
+  // Forgets what was verified, but for these identities.
+  void KeepOnly(const std::set<std::string>& identities);
+
+  const Mitigations& mitigations() const { return mitigations_; }
+  // How often the verifier has been asked.
+  int trials() const { return trials_; }
+
+ private:
+  Admission(const v1::KernelFacts& kernel, const Mitigations& mitigations,
+            Trial trial)
+      : preemptible_(kernel.preemptible()),
+        preemption_(kernel.preemption()),
+        mitigations_(mitigations),
+        trial_(std::move(trial)) {}
+
+  const TrialResult& Try(const Program& program, TrialResult& unsettled);
+  void Finish(const TrialResult& result, Program& program) const;
+
+  bool preemptible_;
+  std::string preemption_;
+  Mitigations mitigations_;
+  Trial trial_;
+  std::map<std::string, TrialResult> known_;  // by identity
+  int trials_ = 0;
+};
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_ADMISSION_H_

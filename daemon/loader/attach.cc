@@ -1,0 +1,242 @@
+#include "daemon/loader/attach.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/refusal/refusal.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+// The kernel's own, which user space has no name for.
+constexpr int kNotSupported = 524;
+
+// What a child says of its attempt; 0 is success.
+struct Outcome {
+  int error = 0;
+};
+
+// From here to AttachAndExit's end runs in the child: system calls only, no
+// memory is allocated.
+
+void CloseAllBut(std::array<int, 3> kept) {
+  std::sort(kept.begin(), kept.end());
+  // The socket to the broker above all: a child that hangs must not keep it
+  // open beyond the loader's end.
+  unsigned int first = 0;
+  for (const int fd : kept) {
+    if (static_cast<unsigned int>(fd) > first) {
+      syscall(SYS_close_range, first, static_cast<unsigned int>(fd) - 1, 0);
+    }
+    first = static_cast<unsigned int>(fd) + 1;
+  }
+  syscall(SYS_close_range, first, ~0U, 0);
+}
+
+int Attach(int program, int socket, v1::Manifest::Type type, bool lock) {
+  struct stat info;
+  if (fstat(socket, &info) < 0) return errno;
+  if (!S_ISSOCK(info.st_mode)) return ENOTSOCK;
+  const bool is_filter = type == v1::Manifest::SOCKET_FILTER;
+  const int option = is_filter ? SO_ATTACH_BPF : SO_ATTACH_REUSEPORT_EBPF;
+  if (setsockopt(socket, SOL_SOCKET, option, &program, sizeof(program)) < 0) {
+    return errno;
+  }
+  // A reuseport program belongs to the whole group of sockets; locking one of
+  // them would bind that one only.
+  if (!is_filter || !lock) return 0;
+  const int on = 1;
+  if (setsockopt(socket, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)) < 0) {
+    const int error = errno;
+    setsockopt(socket, SOL_SOCKET, SO_DETACH_BPF, &on, sizeof(on));
+    return error;
+  }
+  return 0;
+}
+
+[[noreturn]] void AttachAndExit(int program, int socket, int pipe,
+                                v1::Manifest::Type type, bool lock,
+                                pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // The parent may have died before that call.
+  if (getppid() != parent) _exit(1);
+  CloseAllBut({program, socket, pipe});
+  const Outcome outcome{Attach(program, socket, type, lock)};
+  const ssize_t written = write(pipe, &outcome, sizeof(outcome));
+  _exit(written == sizeof(outcome) ? 0 : 1);
+}
+
+absl::Status StatusOf(const Outcome& outcome) {
+  switch (outcome.error) {
+    case 0:
+      return absl::OkStatus();
+    case ENOTSOCK:
+      return Refuse(v1::REASON_SOCKET_UNSUITABLE, "the fd is not a socket");
+    case EINVAL:
+    case ENOPROTOOPT:
+    case EOPNOTSUPP:
+    case kNotSupported:
+    case EPROTONOSUPPORT:
+    case EAFNOSUPPORT:
+      return Refuse(v1::REASON_SOCKET_UNSUITABLE,
+                    absl::StrCat("a socket of this kind, or in this state, "
+                                 "takes no such program (errno ",
+                                 outcome.error, ")"));
+    case EPERM:
+      return Refuse(v1::REASON_ATTACH_FAILED,
+                    "the socket's filter is locked already (SO_LOCK_FILTER)");
+    default:
+      return Refuse(v1::REASON_ATTACH_FAILED,
+                    absl::StrCat("attaching: ", std::strerror(outcome.error)));
+  }
+}
+
+absl::Status TimedOut() {
+  return Refuse(v1::REASON_ATTACH_FAILED, "attaching timed out");
+}
+
+bool Reap(pid_t pid) {
+  int status;
+  return waitpid(pid, &status, WNOHANG) != 0;
+}
+
+}  // namespace
+
+Attacher::~Attacher() {
+  for (const Child& child : children_) {
+    kill(child.pid, SIGKILL);
+    Reap(child.pid);
+  }
+}
+
+void Attacher::Start(uint64_t id, UniqueFd program, UniqueFd socket,
+                     v1::Manifest::Type type) {
+  waiting_.push_back({id, std::move(program), std::move(socket), type,
+                      Clock::now() + deadline_});
+  // A place may be free at once; a failure is answered by the next Collect.
+  if (children_.size() < kMaxChildren && waiting_.size() == 1 &&
+      Fork(waiting_.front()).ok()) {
+    waiting_.pop_front();
+  }
+}
+
+absl::Status Attacher::Fork(Waiting& waiting) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+    return Refuse(v1::REASON_ATTACH_FAILED,
+                  absl::StrCat("pipe2: ", std::strerror(errno)));
+  }
+  UniqueFd reading(ends[0]), writing(ends[1]);
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) {
+    return Refuse(v1::REASON_ATTACH_FAILED,
+                  absl::StrCat("fork: ", std::strerror(errno)));
+  }
+  if (pid == 0) {
+    AttachAndExit(waiting.program.get(), waiting.socket.get(), writing.get(),
+                  waiting.type, mitigations_.lock_filter, parent);
+  }
+  children_.push_back({waiting.id, pid, std::move(reading), waiting.deadline});
+  return absl::OkStatus();
+}
+
+void Attacher::AddTo(std::vector<pollfd>& polled) const {
+  for (const Child& child : children_) {
+    if (!child.answered) polled.push_back({child.outcome.get(), POLLIN, 0});
+  }
+}
+
+std::optional<Attacher::Clock::time_point> Attacher::NextDeadline() const {
+  std::optional<Clock::time_point> next;
+  const auto consider = [&](Clock::time_point deadline) {
+    if (!next.has_value() || deadline < *next) next = deadline;
+  };
+  bool unreaped = false;
+  for (const Child& child : children_) {
+    if (child.answered) {
+      unreaped = true;
+    } else {
+      consider(child.deadline);
+    }
+  }
+  for (const Waiting& waiting : waiting_) consider(waiting.deadline);
+  // Nothing tells of a killed child's end; look again now and then.
+  if (unreaped) consider(Clock::now() + std::chrono::milliseconds(100));
+  return next;
+}
+
+void Attacher::CollectChild(Child& child, Clock::time_point now,
+                            std::vector<Result>& results) {
+  Outcome outcome;
+  ssize_t length;
+  do {
+    length = read(child.outcome.get(), &outcome, sizeof(outcome));
+  } while (length < 0 && errno == EINTR);
+  if (length == sizeof(outcome)) {
+    results.push_back({child.id, StatusOf(outcome)});
+  } else if (length >= 0) {
+    results.push_back(
+        {child.id, Refuse(v1::REASON_ATTACH_FAILED,
+                          "the process that attaches ended without a word")});
+  } else if (now >= child.deadline) {
+    results.push_back({child.id, TimedOut()});
+  } else {
+    return;
+  }
+  child.answered = true;
+  child.outcome.reset();
+  // Nothing more is expected of it, whatever it is at.
+  kill(child.pid, SIGKILL);
+}
+
+void Attacher::StartWaiting(std::vector<Result>& results) {
+  const Clock::time_point now = Clock::now();
+  while (!waiting_.empty()) {
+    Waiting& next = waiting_.front();
+    if (now >= next.deadline) {
+      results.push_back({next.id, TimedOut()});
+    } else if (children_.size() >= kMaxChildren) {
+      return;
+    } else if (auto status = Fork(next); !status.ok()) {
+      results.push_back({next.id, status});
+    }
+    waiting_.pop_front();
+  }
+}
+
+std::vector<Attacher::Result> Attacher::Collect() {
+  std::vector<Result> results;
+  const Clock::time_point now = Clock::now();
+  for (Child& child : children_) {
+    if (!child.answered) CollectChild(child, now, results);
+  }
+  std::erase_if(children_, [](const Child& child) {
+    return child.answered && Reap(child.pid);
+  });
+  StartWaiting(results);
+  return results;
+}
+
+size_t Attacher::pending() const {
+  return waiting_.size() +
+         static_cast<size_t>(
+             std::count_if(children_.begin(), children_.end(),
+                           [](const Child& child) { return !child.answered; }));
+}
+
+}  // namespace bpfgrant::daemon

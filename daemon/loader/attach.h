@@ -1,0 +1,95 @@
+// Attaching programs to clients' sockets. Each attachment runs in a child
+// process of its own with a deadline: the socket's lock is the client's to
+// hold, and the loader must never wait for a client.
+//
+// It must not decide who may have an attachment.
+
+#ifndef DAEMON_LOADER_ATTACH_H_
+#define DAEMON_LOADER_ATTACH_H_
+
+#include <poll.h>
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "bpfgrant/v1/manifest.pb.h"
+#include "daemon/mitigations.h"
+#include "proto/wire/limits.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::daemon {
+
+class Attacher {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Children at once, those included that were killed and are not gone yet.
+  static constexpr size_t kMaxChildren = 64;
+
+  explicit Attacher(const Mitigations& mitigations,
+                    std::chrono::milliseconds deadline = kAttachDeadline)
+      : mitigations_(mitigations), deadline_(deadline) {}
+  // Kills the children and does not wait for them.
+  ~Attacher();
+  Attacher(const Attacher&) = delete;
+  Attacher& operator=(const Attacher&) = delete;
+
+  struct Result {
+    uint64_t id = 0;
+    // OK, REASON_SOCKET_UNSUITABLE or REASON_ATTACH_FAILED.
+    absl::Status status;
+  };
+
+  // Begins to attach `program`, of type `type`, to `socket`. Collect answers
+  // for `id`, at the latest when the deadline that begins now is past. Must not
+  // be called while the process has threads.
+  void Start(uint64_t id, UniqueFd program, UniqueFd socket,
+             v1::Manifest::Type type);
+
+  // Adds what poll(2) has to watch for Collect to have something to do.
+  void AddTo(std::vector<pollfd>& polled) const;
+  // When Collect is to be called even if nothing happened.
+  std::optional<Clock::time_point> NextDeadline() const;
+
+  // What is decided by now; never waits. Children past the deadline are killed
+  // and answered for at once, gone or not.
+  std::vector<Result> Collect();
+
+  // Attachments that Collect has not answered for.
+  size_t pending() const;
+
+ private:
+  struct Waiting {
+    uint64_t id;
+    UniqueFd program;
+    UniqueFd socket;
+    v1::Manifest::Type type;
+    Clock::time_point deadline;
+  };
+  struct Child {
+    uint64_t id;
+    pid_t pid;
+    UniqueFd outcome;  // a pipe on which the child says how it went
+    Clock::time_point deadline;
+    bool answered = false;  // and killed; only to be reaped
+  };
+
+  absl::Status Fork(Waiting& waiting);
+  void StartWaiting(std::vector<Result>& results);
+  void CollectChild(Child& child, Clock::time_point now,
+                    std::vector<Result>& results);
+
+  Mitigations mitigations_;
+  std::chrono::milliseconds deadline_;
+  std::deque<Waiting> waiting_;
+  std::vector<Child> children_;
+};
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_ATTACH_H_

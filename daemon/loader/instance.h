@@ -1,0 +1,36 @@
+// An instance: one loaded copy of an approved program, with maps of its own.
+
+#ifndef DAEMON_LOADER_INSTANCE_H_
+#define DAEMON_LOADER_INSTANCE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "daemon/loader/admission.h"
+#include "daemon/mitigations.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::daemon {
+
+// Owns the fds that a client may get. The kernel keeps the program while its fd
+// or an attachment does, and the program keeps all its maps.
+struct Instance {
+  UniqueFd program;
+  // In the order of the snapshot's handles, each with the manifest's rights and
+  // no more.
+  std::vector<UniqueFd> handles;
+};
+
+// Loads `program`, which must be available, behind slot `slot` of the gate map
+// `gate`: it runs while that slot holds `nonce`, which must not be 0.
+//
+// REASON_LOAD_FAILED: the kernel refused, with its errno. kInternal: the kernel
+// did not narrow an fd as asked.
+absl::StatusOr<Instance> LoadInstance(const Program& program, int gate,
+                                      uint32_t slot, uint64_t nonce,
+                                      const Mitigations& mitigations);
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_INSTANCE_H_

@@ -1,0 +1,309 @@
+#include "daemon/loader/loader.h"
+
+#include <bpf/bpf.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/loader/admission.h"
+#include "daemon/loader/attach.h"
+#include "daemon/loader/broker_channel.h"
+#include "daemon/loader/catalog.h"
+#include "daemon/loader/gate_map.h"
+#include "daemon/loader/instance.h"
+#include "daemon/loader/kernel.h"
+#include "daemon/loader/object.h"
+#include "daemon/loader/policy_files.h"
+#include "daemon/loader/privileges.h"
+#include "daemon/loader/safe_file.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+// Requests taken in one turn, before attachments get theirs.
+constexpr int kRequestsPerTurn = 16;
+
+// Whether `fd` is a BPF program of `type`. The kernel answers the same question
+// about maps, whose types have the same numbers, so its name is asked first.
+bool IsProgram(int fd, uint32_t type) {
+  std::array<char, 64> target;
+  const ssize_t length = readlink(absl::StrCat("/proc/self/fd/", fd).c_str(),
+                                  target.data(), target.size());
+  if (length < 0 ||
+      std::string_view(target.data(), length) != "anon_inode:bpf-prog") {
+    return false;
+  }
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  return bpf_prog_get_info_by_fd(fd, &info, &size) == 0 && info.type == type;
+}
+
+class Loader {
+ public:
+  Loader(BrokerChannel& broker, const LoaderOptions& options, GateMap& gates,
+         Admission admission)
+      : broker_(broker),
+        options_(options),
+        gates_(gates),
+        admission_(std::move(admission)),
+        attacher_(options.mitigations) {}
+
+  // Reads catalog and policy and puts both in force, or changes nothing.
+  // Returns the snapshot for the broker.
+  absl::StatusOr<UniqueFd> Read();
+  absl::Status SendReady(const v1::KernelFacts& kernel, UniqueFd snapshot);
+  // Until the broker is gone (kOutOfRange) or breaks the protocol (any other).
+  absl::Status Serve();
+
+ private:
+  absl::Status TakeRequests();
+  absl::Status Handle(BrokerChannel::Request request);
+  absl::Status SendRefusal(uint64_t id, const absl::Status& why);
+  absl::StatusOr<const Program*> FindAvailable(const std::string& name) const;
+  absl::StatusOr<Instance> Load(const LoadRequest& request) const;
+  absl::Status OnLoad(uint64_t id, const LoadRequest& request);
+  absl::Status OnAttach(uint64_t id, const AttachRequest& request,
+                        std::vector<UniqueFd> fds);
+  absl::Status OnReload(uint64_t id);
+  absl::Status AnswerAttachments();
+
+  BrokerChannel& broker_;
+  const LoaderOptions& options_;
+  GateMap& gates_;
+  Admission admission_;
+  Attacher attacher_;
+  Catalog catalog_;
+};
+
+absl::StatusOr<UniqueFd> Loader::Read() {
+  auto rules = ReadPolicy(options_.policy_directories, options_.mitigations);
+  if (!rules.ok()) return rules.status();
+  auto catalog = Catalog::Read(options_.catalog_directories, admission_);
+  if (!catalog.ok()) return catalog.status();
+  auto snapshot = SealedBytes::Copy(
+      catalog->Describe(*rules).SerializeAsString(), "bpfgrant:snapshot");
+  if (!snapshot.ok()) return snapshot.status();
+  catalog_ = *std::move(catalog);
+  return (*std::move(snapshot)).TakeFd();
+}
+
+absl::Status Loader::SendReady(const v1::KernelFacts& kernel,
+                               UniqueFd snapshot) {
+  UniqueFd gates(dup(gates_.fd()));
+  if (!gates.valid()) return absl::InternalError(std::strerror(errno));
+  LoaderReply reply;
+  reply.mutable_ready()->set_loader_pid(static_cast<uint32_t>(getpid()));
+  reply.mutable_ready()->set_gate_slots(kGateSlots);
+  *reply.mutable_ready()->mutable_kernel() = kernel;
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(gates));
+  fds.push_back(std::move(snapshot));
+  return broker_.Send(std::move(reply), std::move(fds));
+}
+
+absl::Status Loader::SendRefusal(uint64_t id, const absl::Status& why) {
+  LoaderReply reply;
+  reply.set_id(id);
+  *reply.mutable_refusal() = RefusalOf(why);
+  return broker_.Send(std::move(reply), {});
+}
+
+absl::StatusOr<const Program*> Loader::FindAvailable(
+    const std::string& name) const {
+  const Program* program = catalog_.Find(name);
+  if (program == nullptr) {
+    return Refuse(v1::REASON_UNKNOWN_PROGRAM,
+                  absl::StrCat("there is no program '", name, "'"));
+  }
+  if (!program->available()) {
+    return Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
+                  absl::StrCat("'", name, "' is not available: ",
+                               program->entry.description().refusal()));
+  }
+  return program;
+}
+
+absl::StatusOr<Instance> Loader::Load(const LoadRequest& request) const {
+  const auto program = FindAvailable(request.program());
+  if (!program.ok()) return program.status();
+  if ((*program)->entry.description().digest() != request.digest()) {
+    return Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
+                  absl::StrCat("'", request.program(),
+                               "' is another one since the last reload"));
+  }
+  if (request.gate_slot() >= kGateSlots || request.gate_nonce() == 0) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT, "there is no such gate");
+  }
+  return LoadInstance(**program, gates_.fd(), request.gate_slot(),
+                      request.gate_nonce(), options_.mitigations);
+}
+
+absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request) {
+  auto instance = Load(request);
+  if (!instance.ok()) return SendRefusal(id, instance.status());
+  LoaderReply reply;
+  reply.set_id(id);
+  reply.mutable_load()->set_digest(request.digest());
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(instance->program));
+  for (UniqueFd& handle : instance->handles) fds.push_back(std::move(handle));
+  return broker_.Send(std::move(reply), std::move(fds));
+}
+
+absl::Status Loader::OnAttach(uint64_t id, const AttachRequest& request,
+                              std::vector<UniqueFd> fds) {
+  const auto program = FindAvailable(request.program());
+  if (!program.ok()) return SendRefusal(id, program.status());
+  const v1::Manifest::Program& approved =
+      (*program)->manifest->message().program();
+  if (std::find(approved.delivery().begin(), approved.delivery().end(),
+                v1::DELIVERY_ATTACH) == approved.delivery().end()) {
+    return SendRefusal(
+        id, Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
+                   absl::StrCat("the manifest of '", request.program(),
+                                "' allows no attachment")));
+  }
+  if (!IsProgram(fds[0].get(), KernelType(approved.type()))) {
+    return SendRefusal(id, Refuse(v1::REASON_INVALID_ARGUMENT,
+                                  "the fd is no program of that type"));
+  }
+  attacher_.Start(id, std::move(fds[0]), std::move(fds[1]), approved.type());
+  return absl::OkStatus();
+}
+
+absl::Status Loader::OnReload(uint64_t id) {
+  auto snapshot = Read();
+  if (!snapshot.ok()) {
+    // One advice is enough.
+    std::string what(snapshot.status().message());
+    const std::string_view advice = NextStep(ReasonOf(snapshot.status()));
+    if (what.ends_with(advice)) what.resize(what.size() - advice.size());
+    return SendRefusal(id, Refuse(v1::REASON_RELOAD_REJECTED, what));
+  }
+  LoaderReply reply;
+  reply.set_id(id);
+  reply.mutable_reload();
+  std::vector<UniqueFd> fds;
+  fds.push_back(*std::move(snapshot));
+  return broker_.Send(std::move(reply), std::move(fds));
+}
+
+absl::Status Loader::Handle(BrokerChannel::Request request) {
+  const uint64_t id = request.message.id();
+  const bool attach = request.message.body_case() == LoaderRequest::kAttach;
+  if (request.fds.size() != (attach ? 2 : 0)) {
+    return absl::InvalidArgumentError("a request with the wrong fds");
+  }
+  switch (request.message.body_case()) {
+    case LoaderRequest::kLoad:
+      return OnLoad(id, request.message.load());
+    case LoaderRequest::kAttach:
+      return OnAttach(id, request.message.attach(), std::move(request.fds));
+    case LoaderRequest::kReload:
+      return OnReload(id);
+    case LoaderRequest::BODY_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError("a request for nothing");
+}
+
+absl::Status Loader::TakeRequests() {
+  for (int i = 0; i < kRequestsPerTurn; ++i) {
+    auto request = broker_.Receive();
+    if (absl::IsUnavailable(request.status())) return absl::OkStatus();
+    if (!request.ok()) return request.status();
+    if (auto status = Handle(*std::move(request)); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Loader::AnswerAttachments() {
+  for (const Attacher::Result& result : attacher_.Collect()) {
+    absl::Status sent;
+    if (result.status.ok()) {
+      LoaderReply reply;
+      reply.set_id(result.id);
+      reply.mutable_attach();
+      sent = broker_.Send(std::move(reply), {});
+    } else {
+      sent = SendRefusal(result.id, result.status);
+    }
+    if (!sent.ok()) return sent;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Loader::Serve() {
+  std::vector<pollfd> polled;
+  for (;;) {
+    polled.clear();
+    polled.push_back({broker_.fd(), broker_.events(), 0});
+    attacher_.AddTo(polled);
+    int timeout = -1;
+    if (const auto deadline = attacher_.NextDeadline(); deadline.has_value()) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+          *deadline - Attacher::Clock::now());
+      timeout = static_cast<int>(std::max<int64_t>(left.count(), 0));
+    }
+    if (poll(polled.data(), polled.size(), timeout) < 0 && errno != EINTR) {
+      return absl::InternalError(absl::StrCat("poll: ", std::strerror(errno)));
+    }
+    if (auto status = AnswerAttachments(); !status.ok()) return status;
+    if (auto status = broker_.Flush(); !status.ok()) return status;
+    if (auto status = TakeRequests(); !status.ok()) return status;
+    // Not read while replies pile up, its end must still be seen.
+    if ((polled.front().revents & POLLERR) != 0 ||
+        ((polled.front().revents & POLLHUP) != 0 &&
+         (broker_.events() & POLLIN) == 0)) {
+      return absl::OutOfRangeError("the broker is gone");
+    }
+  }
+}
+
+// What must be there before the first promise to the broker.
+absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
+                 bool& ready) {
+  // Before the drop: some of it only root may see, some takes a ring.
+  const v1::KernelFacts kernel = ReadKernelFacts();
+  if (auto status = DropToLoader(); !status.ok()) return status;
+  auto admission = Admission::Create(kernel, options.mitigations);
+  if (!admission.ok()) return admission.status();
+  auto gates = GateMap::Create();
+  if (!gates.ok()) return gates.status();
+  Loader loader(broker, options, *gates, *std::move(admission));
+  auto snapshot = loader.Read();
+  if (!snapshot.ok()) return snapshot.status();
+  ready = true;
+  auto status = loader.SendReady(kernel, *std::move(snapshot));
+  if (status.ok()) status = loader.Serve();
+  gates->CloseAll();
+  return status;
+}
+
+}  // namespace
+
+int RunLoader(UniqueFd socket, const LoaderOptions& options) {
+  BrokerChannel broker(std::move(socket));
+  bool ready = false;
+  const absl::Status end = Run(broker, options, ready);
+  if (absl::IsOutOfRange(end)) return 0;
+  if (!ready) {
+    LoaderReply reply;
+    *reply.mutable_refusal() = RefusalOf(end);
+    // If it cannot be said, the exit status has to do.
+    (void)broker.Send(std::move(reply), {});
+  }
+  return 1;
+}
+
+}  // namespace bpfgrant::daemon

@@ -1,0 +1,228 @@
+#include "daemon/loader/manifest.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+// The program's fd takes one place of a grant's fds.
+constexpr int kMaxHandles = static_cast<int>(kMaxFdsPerGrant) - 1;
+constexpr size_t kMaxDescriptionBytes = 256;
+
+// A C identifier that the kernel keeps whole or cut off; maps and functions.
+bool IsIdentifier(std::string_view name) {
+  if (name.empty() || name.size() > kMaxNameBytes) return false;
+  if (!absl::ascii_isalpha(name.front()) && name.front() != '_') return false;
+  return std::all_of(name.begin(), name.end(),
+                     [](char c) { return absl::ascii_isalnum(c) || c == '_'; });
+}
+
+bool IsDigest(std::string_view text) {
+  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
+           return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f');
+         });
+}
+
+// "NAME/VERSION" for `name`, a version of 1 or more without leading zeros.
+bool IsInterfaceOf(const std::string& text, const std::string& name) {
+  if (!text.starts_with(name + "/")) return false;
+  const std::string version = text.substr(name.size() + 1);
+  uint32_t number;
+  return !version.empty() && version.front() != '0' &&
+         std::all_of(version.begin(), version.end(),
+                     [](char c) { return absl::ascii_isdigit(c); }) &&
+         absl::SimpleAtoi(version, &number);
+}
+
+bool IsPlainFileName(std::string_view name) {
+  return !name.empty() && name.size() <= 255 && name.front() != '.' &&
+         name.find('/') == std::string_view::npos;
+}
+
+absl::Status CheckTop(const TextFile& text, const v1::Manifest& manifest,
+                      std::string_view stem) {
+  if (!IsName(manifest.name())) {
+    return text.Complain(text.Where("name"),
+                         "name must be given and match [a-z][a-z0-9_]{0,62}");
+  }
+  if (manifest.name() != stem) {
+    return text.Complain(text.Where("name"),
+                         absl::StrCat("name is '", manifest.name(),
+                                      "', but the file is called '",
+                                      std::string(stem), ".manifest'"));
+  }
+  if (!IsInterfaceOf(manifest.interface(), manifest.name())) {
+    return text.Complain(text.Where("interface"),
+                         absl::StrCat("interface must be \"", manifest.name(),
+                                      "/N\" with a version N of 1 or more"));
+  }
+  if (manifest.description().size() > kMaxDescriptionBytes ||
+      std::any_of(manifest.description().begin(), manifest.description().end(),
+                  [](unsigned char c) { return absl::ascii_iscntrl(c); })) {
+    return text.Complain(
+        text.Where("description"),
+        absl::StrCat("description must be one line of at most ",
+                     kMaxDescriptionBytes, " bytes"));
+  }
+  if (!IsPlainFileName(manifest.object())) {
+    return text.Complain(text.Where("object"),
+                         "object must be the name of a file beside the "
+                         "manifest, without '/'");
+  }
+  if (!IsDigest(manifest.sha256())) {
+    return text.Complain(text.Where("sha256"),
+                         "sha256 must be 64 lower-case hex digits");
+  }
+  if (manifest.pool().ready() > kMaxPoolReady) {
+    return text.Complain(text.Where("pool", -1, "ready"),
+                         absl::StrCat("ready is at most ", kMaxPoolReady));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckProgram(const TextFile& text, const v1::Manifest& manifest) {
+  if (!manifest.has_program()) {
+    return text.Complain(text.Where("program"), "program is missing");
+  }
+  const v1::Manifest::Program& program = manifest.program();
+  if (!IsIdentifier(program.function())) {
+    return text.Complain(text.Where("program", -1, "function"),
+                         "function must be given: its name in the object");
+  }
+  if (program.type() == v1::Manifest::TYPE_UNSPECIFIED) {
+    return text.Complain(text.Where("program", -1, "type"),
+                         "type must be given: SOCKET_FILTER or SK_REUSEPORT");
+  }
+  if (program.delivery().empty()) {
+    return text.Complain(text.Where("program", -1, "delivery"),
+                         "delivery must be given: DELIVERY_PROGRAM, "
+                         "DELIVERY_ATTACH, or both");
+  }
+  std::set<int> seen;
+  for (int i = 0; i < program.delivery_size(); ++i) {
+    const v1::Delivery delivery = program.delivery(i);
+    if (delivery != v1::DELIVERY_PROGRAM && delivery != v1::DELIVERY_ATTACH) {
+      return text.Complain(text.Where("program", -1, "delivery", i),
+                           "a delivery is DELIVERY_PROGRAM or DELIVERY_ATTACH");
+    }
+    if (!seen.insert(delivery).second) {
+      return text.Complain(text.Where("program", -1, "delivery", i),
+                           "this delivery stands here twice");
+    }
+  }
+  if (program.on_revoke() == v1::Manifest::ON_REVOKE_UNSPECIFIED) {
+    return text.Complain(text.Where("program", -1, "on_revoke"),
+                         "on_revoke must be given: PASS or DROP");
+  }
+  return absl::OkStatus();
+}
+
+// What is wrong with map `i` by itself, if anything.
+absl::Status CheckMap(const TextFile& text, const v1::Manifest::Map& map,
+                      int i) {
+  const auto complain = [&](std::string_view field, std::string_view what) {
+    return text.Complain(text.Where("map", i, field), what);
+  };
+  if (!IsIdentifier(map.name())) {
+    return complain("name", "name must be given: the map's name in the object");
+  }
+  if (map.kind() == v1::HANDLE_KIND_UNSPECIFIED ||
+      map.kind() == v1::HANDLE_KIND_PROGRAM) {
+    return complain("kind", absl::StrCat("the kind of map '", map.name(),
+                                         "' must be given"));
+  }
+  if (map.handle().empty()) {
+    if (map.rights() != v1::RIGHTS_UNSPECIFIED) {
+      return complain("rights", "rights are for maps with a handle");
+    }
+    if (!map.structure().empty()) {
+      return text.Complain(text.Where("map", i, "structure", 0),
+                           "structures are for maps with a handle");
+    }
+    return absl::OkStatus();
+  }
+  if (!IsName(map.handle())) {
+    return complain("handle",
+                    "a handle's name must match [a-z][a-z0-9_]{0,62}");
+  }
+  if (map.rights() == v1::RIGHTS_UNSPECIFIED) {
+    return complain("rights", absl::StrCat("the rights of handle '",
+                                           map.handle(), "' must be given"));
+  }
+  // A reader of a ring buffer writes its position, and the kernel maps no
+  // narrowed fd.
+  if (map.kind() == v1::HANDLE_KIND_RING_BUFFER &&
+      map.rights() != v1::RIGHTS_READ_WRITE) {
+    return complain("rights", "a ring buffer's handle needs RIGHTS_READ_WRITE");
+  }
+  for (int s = 0; s < map.structure_size(); ++s) {
+    if (!IsIdentifier(map.structure(s))) {
+      return text.Complain(text.Where("map", i, "structure", s),
+                           "a structure is named as in C, without 'struct'");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
+  std::set<std::string> names, handles;
+  for (int i = 0; i < manifest.map_size(); ++i) {
+    const v1::Manifest::Map& map = manifest.map(i);
+    if (auto status = CheckMap(text, map, i); !status.ok()) return status;
+    if (!names.insert(map.name()).second) {
+      return text.Complain(
+          text.Where("map", i, "name"),
+          absl::StrCat("map '", map.name(), "' is named twice"));
+    }
+    if (map.handle().empty()) continue;
+    if (!handles.insert(map.handle()).second) {
+      return text.Complain(
+          text.Where("map", i, "handle"),
+          absl::StrCat("handle '", map.handle(), "' is named twice"));
+    }
+    if (static_cast<int>(handles.size()) > kMaxHandles) {
+      return text.Complain(
+          text.Where("map", i, "handle"),
+          absl::StrCat("a program has at most ", kMaxHandles, " handles"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool IsName(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxNameBytes &&
+         absl::ascii_islower(name.front()) &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_';
+         });
+}
+
+absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
+    std::string file, std::string_view stem, std::string_view bytes) {
+  std::unique_ptr<Manifest> manifest(new Manifest(std::move(file)));
+  TextFile& text = manifest->text_;
+  v1::Manifest& message = manifest->message_;
+  if (auto status = text.Parse(bytes, message); !status.ok()) return status;
+  if (auto status = CheckTop(text, message, stem); !status.ok()) return status;
+  if (auto status = CheckProgram(text, message); !status.ok()) return status;
+  if (auto status = CheckMaps(text, message); !status.ok()) return status;
+  return manifest;
+}
+
+absl::Status Manifest::RefuseAt(Place place, v1::Reason reason,
+                                absl::string_view what) const {
+  return Refuse(reason, absl::StrCat(text_.name(), ":", place.line, ":",
+                                     place.column, ": ", what));
+}
+
+}  // namespace bpfgrant::daemon

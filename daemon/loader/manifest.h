@@ -1,0 +1,54 @@
+// The manifest: the text that approves a program. Parses it and checks all
+// that can be told from the text alone.
+//
+// It must not open files: object.h compares a manifest with its object.
+
+#ifndef DAEMON_LOADER_MANIFEST_H_
+#define DAEMON_LOADER_MANIFEST_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "bpfgrant/v1/manifest.pb.h"
+#include "proto/text/text_file.h"
+
+namespace bpfgrant::daemon {
+
+inline constexpr std::string_view kManifestSuffix = ".manifest";
+
+// A manifest and where each part of it stands. Not movable: the places refer to
+// the message.
+class Manifest {
+ public:
+  // `file` is what messages call it, `stem` its file name without the suffix:
+  // the name it must bear.
+  //
+  // Errors: REASON_FILE_INVALID or REASON_TOO_LARGE, "file:line:column: what".
+  static absl::StatusOr<std::unique_ptr<Manifest>> Parse(
+      std::string file, std::string_view stem, std::string_view bytes);
+
+  const v1::Manifest& message() const { return message_; }
+  const TextFile& text() const { return text_; }
+
+  // A refusal for `reason` that begins with a place: "file:line:column: what".
+  absl::Status RefuseAt(Place place, v1::Reason reason,
+                        absl::string_view what) const;
+
+ private:
+  explicit Manifest(std::string file) : text_(std::move(file)) {}
+
+  TextFile text_;
+  v1::Manifest message_;
+};
+
+// Whether `name` can be a program's, a map's or a handle's:
+// [a-z][a-z0-9_]{0,62}.
+bool IsName(std::string_view name);
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_MANIFEST_H_

@@ -1,0 +1,389 @@
+#include "daemon/loader/object.h"
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+constexpr char kGateMap[] = "bpfgrant_gate";
+constexpr char kGateSlot[] = "bpfgrant_gate_slot";
+constexpr char kGateNonce[] = "bpfgrant_gate_nonce";
+constexpr char kOnRevoke[] = "bpfgrant_on_revoke";
+// Above this, only the end of what libbpf says is kept. Bytes.
+constexpr size_t kMaxLogBytes = 64 * 1024;
+
+thread_local std::string* current_log = nullptr;
+
+int Catch(libbpf_print_level level, const char* format, va_list arguments) {
+  if (current_log == nullptr || level == LIBBPF_DEBUG) return 0;
+  std::array<char, 4096> line;
+  const int length = vsnprintf(line.data(), line.size(), format, arguments);
+  if (length <= 0) return 0;
+  current_log->append(line.data(), std::min<size_t>(length, line.size() - 1));
+  if (current_log->size() > kMaxLogBytes) {
+    current_log->erase(0, current_log->size() - kMaxLogBytes);
+  }
+  return length;
+}
+
+std::optional<bpf_map_type> MapType(v1::HandleKind kind) {
+  switch (kind) {
+    case v1::HANDLE_KIND_RING_BUFFER:
+      return BPF_MAP_TYPE_RINGBUF;
+    case v1::HANDLE_KIND_ARRAY:
+      return BPF_MAP_TYPE_ARRAY;
+    case v1::HANDLE_KIND_HASH:
+      return BPF_MAP_TYPE_HASH;
+    case v1::HANDLE_KIND_SOCKET_ARRAY:
+      return BPF_MAP_TYPE_REUSEPORT_SOCKARRAY;
+    case v1::HANDLE_KIND_PERCPU_ARRAY:
+      return BPF_MAP_TYPE_PERCPU_ARRAY;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::string MapTypeName(bpf_map_type type) {
+  const char* name = libbpf_bpf_map_type_str(type);
+  return name != nullptr ? name : absl::StrCat("type ", type);
+}
+
+absl::Status CheckProgram(const bpf_object* object, const Manifest& manifest) {
+  const TextFile& text = manifest.text();
+  const v1::Manifest::Program& declared = manifest.message().program();
+  const auto refuse = [&](std::string_view field, absl::string_view what) {
+    return manifest.RefuseAt(text.Where("program", -1, field),
+                             v1::REASON_OBJECT_MISMATCH, what);
+  };
+  const bpf_program* found = nullptr;
+  bpf_program* program;
+  bpf_object__for_each_program(program, object) {
+    if (declared.function() != bpf_program__name(program)) {
+      return refuse("function",
+                    absl::StrCat("the object has a program '",
+                                 Printable(bpf_program__name(program)),
+                                 "' that the manifest does not name"));
+    }
+    found = program;
+  }
+  if (found == nullptr) {
+    return refuse("function", absl::StrCat("the object has no program '",
+                                           declared.function(), "'"));
+  }
+  if (!bpf_program__autoload(found)) {
+    return refuse("function",
+                  "the object does not load this program by itself "
+                  "(its section begins with '?')");
+  }
+  const bpf_prog_type type = bpf_program__type(found);
+  if (static_cast<uint32_t>(type) != KernelType(declared.type())) {
+    const char* name = libbpf_bpf_prog_type_str(type);
+    return refuse("type", absl::StrCat("the object's program is of type ",
+                                       name != nullptr ? name : "unknown"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
+  if (gate == nullptr) {
+    return manifest.RefuseAt(
+        manifest.text().Where("object"), v1::REASON_GATE_MISSING,
+        absl::StrCat("the object has no map '", kGateMap, "'"));
+  }
+  if (bpf_map__type(gate) != BPF_MAP_TYPE_ARRAY ||
+      bpf_map__key_size(gate) != sizeof(uint32_t) ||
+      bpf_map__value_size(gate) != sizeof(uint64_t) ||
+      bpf_map__max_entries(gate) != kGateSlots ||
+      bpf_map__map_flags(gate) != BPF_F_MMAPABLE) {
+    return manifest.RefuseAt(
+        manifest.text().Where("object"), v1::REASON_OBJECT_MISMATCH,
+        absl::StrCat("the object's map '", kGateMap, "' is not an array of ",
+                     kGateSlots, " values of 8 bytes with BPF_F_MMAPABLE"));
+  }
+  return absl::OkStatus();
+}
+
+// Whether one map of the object is the one that the manifest names.
+absl::Status CheckMap(const bpf_map* map, const Manifest& manifest, int index) {
+  const v1::Manifest::Map& declared = manifest.message().map(index);
+  const TextFile& text = manifest.text();
+  if (MapType(declared.kind()) != bpf_map__type(map)) {
+    return manifest.RefuseAt(
+        text.Where("map", index, "kind"), v1::REASON_OBJECT_MISMATCH,
+        absl::StrCat("the object's map '", declared.name(), "' is of type ",
+                     MapTypeName(bpf_map__type(map))));
+  }
+  // libbpf would pin it, or take over whatever is pinned under its name.
+  if (bpf_map__pin_path(map) != nullptr) {
+    return manifest.RefuseAt(text.Where("map", index, "name"),
+                             v1::REASON_OBJECT_MISMATCH,
+                             absl::StrCat("the object's map '", declared.name(),
+                                          "' asks to be pinned"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
+  const v1::Manifest& message = manifest.message();
+  std::map<std::string, int> undecided;
+  for (int i = 0; i < message.map_size(); ++i) {
+    if (message.map(i).name() == kGateMap) {
+      return manifest.RefuseAt(
+          manifest.text().Where("map", i, "name"), v1::REASON_OBJECT_MISMATCH,
+          "the gate is the daemon's own and is not named in a manifest");
+    }
+    undecided[message.map(i).name()] = i;
+  }
+  const bpf_map* map;
+  bpf_object__for_each_map(map, object) {
+    // Sections of globals: .rodata, .data, .bss, .kconfig.
+    if (bpf_map__is_internal(map)) continue;
+    const std::string name = bpf_map__name(map);
+    if (name == kGateMap) continue;
+    const auto found = undecided.find(name);
+    if (found == undecided.end()) {
+      return manifest.RefuseAt(
+          manifest.text().Where("map"), v1::REASON_OBJECT_MISMATCH,
+          absl::StrCat("the object has a map '", Printable(name),
+                       "' that the manifest does not name"));
+    }
+    if (auto status = CheckMap(map, manifest, found->second); !status.ok()) {
+      return status;
+    }
+    undecided.erase(found);
+  }
+  for (const auto& [name, index] : undecided) {
+    return manifest.RefuseAt(
+        manifest.text().Where("map", index, "name"), v1::REASON_OBJECT_MISMATCH,
+        absl::StrCat("the object has no map '", name, "'"));
+  }
+  return absl::OkStatus();
+}
+
+// Where a variable of .rodata stands in its section; null if there is none.
+const btf_var_secinfo* FindConstant(const btf* types, std::string_view name) {
+  const int id = btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
+  if (id < 0) return nullptr;
+  const btf_type* section = btf__type_by_id(types, id);
+  const btf_var_secinfo* variables = btf_var_secinfos(section);
+  for (int i = 0; i < btf_vlen(section); ++i) {
+    const btf_type* variable = btf__type_by_id(types, variables[i].type);
+    if (name == btf__name_by_offset(types, variable->name_off)) {
+      return &variables[i];
+    }
+  }
+  return nullptr;
+}
+
+// The bytes that .rodata will begin with; empty if the object has none.
+absl::Span<char> ConstantsOf(const bpf_object* object) {
+  bpf_map* map;
+  bpf_object__for_each_map(map, object) {
+    if (!bpf_map__is_internal(map)) continue;
+    // The section's own map: others are named after sections like .rodata.str1.
+    if (!std::string_view(bpf_map__name(map)).ends_with(".rodata")) continue;
+    size_t size = 0;
+    void* data = bpf_map__initial_value(map, &size);
+    if (data != nullptr) return {static_cast<char*>(data), size};
+  }
+  return {};
+}
+
+absl::Status SetConstant(const bpf_object* object, const char* name,
+                         const void* value, size_t size) {
+  const btf* types = bpf_object__btf(object);
+  const btf_var_secinfo* place =
+      types != nullptr ? FindConstant(types, name) : nullptr;
+  const absl::Span<char> bytes = ConstantsOf(object);
+  if (place == nullptr || bytes.empty()) {
+    return Refuse(v1::REASON_GATE_MISSING,
+                  absl::StrCat("the object has no constant '", name, "'"));
+  }
+  if (place->size != size || place->offset + size > bytes.size()) {
+    return Refuse(v1::REASON_GATE_MISSING,
+                  absl::StrCat("the object's constant '", name, "' has ",
+                               place->size, " bytes instead of ", size));
+  }
+  std::memcpy(bytes.data() + place->offset, value, size);
+  return absl::OkStatus();
+}
+
+uint64_t RoundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+uint64_t MapBytes(const bpf_map* map) {
+  const uint64_t entries = bpf_map__max_entries(map);
+  const uint64_t value = RoundUp(bpf_map__value_size(map), 8);
+  switch (bpf_map__type(map)) {
+    case BPF_MAP_TYPE_RINGBUF:
+      return entries + 3 * 4096;
+    case BPF_MAP_TYPE_PERCPU_ARRAY:
+      return entries * value * std::max(libbpf_num_possible_cpus(), 1);
+    case BPF_MAP_TYPE_HASH:
+      // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
+      return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
+    default:
+      return entries * value;
+  }
+}
+
+}  // namespace
+
+void BpfObjectCloser::operator()(bpf_object* object) const {
+  bpf_object__close(object);
+}
+
+LibbpfLog::LibbpfLog() : outer_(current_log) {
+  libbpf_set_print(Catch);
+  current_log = &text_;
+}
+
+LibbpfLog::~LibbpfLog() { current_log = outer_; }
+
+std::string LibbpfLog::LastLine() const {
+  std::string_view text = text_;
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  if (const size_t end = text.rfind('\n'); end != std::string_view::npos) {
+    text.remove_prefix(end + 1);
+  }
+  if (text.starts_with("libbpf: ")) text.remove_prefix(8);
+  return Printable(text);
+}
+
+std::string Printable(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) {
+    if (!absl::ascii_isprint(c) && c != '\n' && c != '\t') c = '?';
+  }
+  return result;
+}
+
+absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
+                                     const std::string& name) {
+  const LibbpfLog log;
+  LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name.c_str());
+  bpf_object* object =
+      bpf_object__open_mem(bytes.data(), bytes.size(), &options);
+  if (object == nullptr) {
+    const int error = errno;
+    const std::string said = log.LastLine();
+    return Refuse(v1::REASON_FILE_INVALID,
+                  absl::StrCat("it is no BPF object that libbpf understands: ",
+                               said.empty() ? std::strerror(error) : said));
+  }
+  return BpfObject(object);
+}
+
+absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
+  const Place place = manifest.text().Where("object");
+  if (bpf_object__btf(object) == nullptr) {
+    return manifest.RefuseAt(place, v1::REASON_OBJECT_MISMATCH,
+                             "the object has no BTF");
+  }
+  if (auto status = CheckProgram(object, manifest); !status.ok()) return status;
+  if (auto status = CheckGate(GateOf(object), manifest); !status.ok()) {
+    return status;
+  }
+  for (const char* name : {kGateSlot, kGateNonce, kOnRevoke}) {
+    if (FindConstant(bpf_object__btf(object), name) == nullptr) {
+      return manifest.RefuseAt(
+          place, v1::REASON_GATE_MISSING,
+          absl::StrCat("the object has no constant '", name, "'"));
+    }
+  }
+  return CheckMaps(object, manifest);
+}
+
+bpf_program* ProgramOf(const bpf_object* object) {
+  return bpf_object__next_program(object, nullptr);
+}
+
+bpf_map* GateOf(const bpf_object* object) { return MapOf(object, kGateMap); }
+
+bpf_map* MapOf(const bpf_object* object, const std::string& name) {
+  return bpf_object__find_map_by_name(object, name.c_str());
+}
+
+absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
+                     v1::Manifest::OnRevoke on_revoke) {
+  const auto answer = static_cast<uint32_t>(on_revoke);
+  if (auto status = SetConstant(object, kGateSlot, &slot, sizeof(slot));
+      !status.ok()) {
+    return status;
+  }
+  if (auto status = SetConstant(object, kGateNonce, &nonce, sizeof(nonce));
+      !status.ok()) {
+    return status;
+  }
+  return SetConstant(object, kOnRevoke, &answer, sizeof(answer));
+}
+
+std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
+                                        const v1::Manifest& manifest) {
+  std::vector<v1::Handle> handles;
+  for (const v1::Manifest::Map& declared : manifest.map()) {
+    if (declared.handle().empty()) continue;
+    const bpf_map* map = MapOf(object, declared.name());
+    if (map == nullptr) continue;
+    v1::Handle& handle = handles.emplace_back();
+    handle.set_name(declared.handle());
+    handle.set_kind(declared.kind());
+    handle.set_rights(declared.rights());
+    handle.set_key_size(bpf_map__key_size(map));
+    handle.set_value_size(bpf_map__value_size(map));
+    handle.set_max_entries(bpf_map__max_entries(map));
+    // The kernel maps no narrowed fd, whatever the map's flags say.
+    handle.set_mappable(declared.rights() == v1::RIGHTS_READ_WRITE &&
+                        (bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF ||
+                         (bpf_map__map_flags(map) & BPF_F_MMAPABLE) != 0));
+  }
+  return handles;
+}
+
+uint64_t EstimateMapBytes(const bpf_object* object) {
+  uint64_t bytes = 0;
+  const bpf_map* map;
+  bpf_object__for_each_map(map, object) {
+    // The gate is one for all instances.
+    if (bpf_map__name(map) != std::string_view(kGateMap))
+      bytes += MapBytes(map);
+  }
+  return bytes;
+}
+
+std::string TypeName(v1::Manifest::Type type) {
+  const char* name =
+      libbpf_bpf_prog_type_str(static_cast<bpf_prog_type>(KernelType(type)));
+  return name != nullptr ? name : "unspec";
+}
+
+uint32_t KernelType(v1::Manifest::Type type) {
+  switch (type) {
+    case v1::Manifest::SOCKET_FILTER:
+      return BPF_PROG_TYPE_SOCKET_FILTER;
+    case v1::Manifest::SK_REUSEPORT:
+      return BPF_PROG_TYPE_SK_REUSEPORT;
+    default:
+      return BPF_PROG_TYPE_UNSPEC;
+  }
+}
+
+}  // namespace bpfgrant::daemon

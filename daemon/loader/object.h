@@ -1,0 +1,93 @@
+// A BPF object opened from memory, and whether it is what its manifest says.
+//
+// It must not load anything into the kernel.
+
+#ifndef DAEMON_LOADER_OBJECT_H_
+#define DAEMON_LOADER_OBJECT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bpfgrant/v1/messages.pb.h"
+#include "daemon/loader/manifest.h"
+
+struct bpf_map;
+struct bpf_object;
+struct bpf_program;
+
+namespace bpfgrant::daemon {
+
+struct BpfObjectCloser {
+  void operator()(bpf_object* object) const;
+};
+// Owns the object and every fd that loading it opens; a loaded program keeps
+// its maps alive without it.
+using BpfObject = std::unique_ptr<bpf_object, BpfObjectCloser>;
+
+// Catches what libbpf has to say on this thread while it lives; nothing of it
+// ever reaches standard error. The innermost one gets it.
+class LibbpfLog {
+ public:
+  LibbpfLog();
+  ~LibbpfLog();
+  LibbpfLog(const LibbpfLog&) = delete;
+  LibbpfLog& operator=(const LibbpfLog&) = delete;
+
+  // The last line libbpf said, without its "libbpf: "; "" if it said none.
+  std::string LastLine() const;
+
+ private:
+  std::string text_;
+  std::string* outer_;
+};
+
+// `text` out of an object, of libbpf's or of the verifier's, fit for a message:
+// what is neither printable ASCII nor a line's end becomes '?'. Such text can
+// hold any byte, and a proto string must be UTF-8.
+std::string Printable(std::string_view text);
+
+// Opens `bytes`. libbpf copies what it needs of them.
+// `name` is what libbpf names the object's internal maps after.
+// REASON_FILE_INVALID: not a BPF object, with libbpf's words.
+absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
+                                     const std::string& name);
+
+// Compares both ways: the object has exactly the program and the maps that the
+// manifest names, of those types, and the gate.
+//
+// Errors, with the manifest's place: REASON_OBJECT_MISMATCH, naming what.
+// REASON_GATE_MISSING: no gate map or no variables of the gate.
+absl::Status CheckObject(const bpf_object* object, const Manifest& manifest);
+
+// The only program of an object that CheckObject found good.
+bpf_program* ProgramOf(const bpf_object* object);
+// The gate of an object that CheckObject found good.
+bpf_map* GateOf(const bpf_object* object);
+// A map of it by name.
+bpf_map* MapOf(const bpf_object* object, const std::string& name);
+
+// Sets the variables of the gate before a load.
+// REASON_GATE_MISSING: it has none.
+absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
+                     v1::Manifest::OnRevoke on_revoke);
+
+// What a client gets, in the manifest's order, as the object has it.
+std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
+                                        const v1::Manifest& manifest);
+
+// About how much memory the maps of one instance take. Bytes.
+uint64_t EstimateMapBytes(const bpf_object* object);
+
+// "socket_filter", as libbpf names it.
+std::string TypeName(v1::Manifest::Type type);
+// The kernel's number of it (enum bpf_prog_type).
+uint32_t KernelType(v1::Manifest::Type type);
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_OBJECT_H_

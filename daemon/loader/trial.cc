@@ -1,0 +1,190 @@
+#include "daemon/loader/trial.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/loader/object.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+// The kernel's own, which user space has no name for.
+constexpr int kNotSupported = 524;
+constexpr size_t kLogBufferBytes = 1024 * 1024;
+
+absl::StatusOr<bool> UsesMap(int program, unsigned int map) {
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_prog_get_info_by_fd(program, &info, &size) < 0) {
+    return absl::InternalError(
+        absl::StrCat("asking about a program: ", std::strerror(errno)));
+  }
+  std::vector<uint32_t> ids(info.nr_map_ids);
+  info = {};
+  info.nr_map_ids = static_cast<uint32_t>(ids.size());
+  info.map_ids = reinterpret_cast<uintptr_t>(ids.data());
+  size = sizeof(info);
+  if (bpf_prog_get_info_by_fd(program, &info, &size) < 0) {
+    return absl::InternalError(
+        absl::StrCat("asking about a program: ", std::strerror(errno)));
+  }
+  return std::find(ids.begin(), ids.end(), map) != ids.end();
+}
+
+// By trying: its gate is closed, so it answers at once.
+bool IsRunnable(int program) {
+  const std::array<unsigned char, 64> packet{};
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(),
+              .data_size_in = packet.size(), .repeat = 1);
+  if (bpf_prog_test_run_opts(program, &options) == 0) return true;
+  // Any other refusal is about this attempt, not about every one.
+  return errno != kNotSupported && errno != EOPNOTSUPP;
+}
+
+std::string EndOf(std::string_view log) {
+  if (log.size() > kMaxVerifierLogBytes) {
+    log.remove_prefix(log.size() - kMaxVerifierLogBytes);
+    // Begin with a whole line.
+    log.remove_prefix(std::min(log.find('\n') + 1, log.size()));
+  }
+  return Printable(log);
+}
+
+// The line in which the verifier gives its reason: the last that is no count.
+std::string VerdictOf(std::string_view log) {
+  std::string verdict;
+  while (!log.empty()) {
+    const size_t end = std::min(log.find('\n'), log.size());
+    const std::string_view line = log.substr(0, end);
+    if (!line.empty() && !line.starts_with("processed ") &&
+        !line.starts_with("verification time") &&
+        !line.starts_with("stack depth")) {
+      verdict = std::string(line.substr(0, 200));
+    }
+    log.remove_prefix(std::min(end + 1, log.size()));
+  }
+  return verdict;
+}
+
+absl::Status LoadError(int error, std::string_view log,
+                       const std::string& libbpf) {
+  switch (error) {
+    case EOPNOTSUPP:
+    case kNotSupported:
+    case ENOSYS:
+      return Refuse(v1::REASON_KERNEL_TOO_OLD,
+                    absl::StrCat("the kernel cannot do what the program asks "
+                                 "for: ",
+                                 libbpf));
+    case EPERM:
+    case ENOMEM:
+    case ENFILE:
+    case EMFILE:
+    case EAGAIN:
+    case EINTR:
+      return Refuse(v1::REASON_LOAD_FAILED,
+                    absl::StrCat("loading it failed: ", std::strerror(error)));
+    default:
+      break;
+  }
+  if (const std::string verdict = VerdictOf(log); !verdict.empty()) {
+    return Refuse(v1::REASON_VERIFIER,
+                  absl::StrCat("the verifier refused it: ", verdict));
+  }
+  // No word of the verifier's: it failed before, at a map or a relocation.
+  return Refuse(v1::REASON_LOAD_FAILED,
+                absl::StrCat("loading it failed: ", std::strerror(error),
+                             libbpf.empty() ? "" : "; ", libbpf));
+}
+
+// Constants as an instance has them, so that the verifier follows the branches
+// that it will follow then; a nonce that no program can be written to expect.
+absl::Status SetTrialGate(bpf_object* object, v1::Manifest::OnRevoke answer) {
+  struct {
+    uint64_t nonce;
+    uint32_t slot;
+  } random{};
+  if (getrandom(&random, sizeof(random), 0) != sizeof(random)) {
+    return absl::InternalError(
+        absl::StrCat("getrandom: ", std::strerror(errno)));
+  }
+  return SetGate(object, random.slot % kGateSlots, random.nonce | 1, answer);
+}
+
+absl::Status LoadWithTwin(bpf_object* object, int twin,
+                          std::vector<char>& buffer) {
+  const LibbpfLog log;
+  bpf_program* program = ProgramOf(object);
+  if (bpf_map__reuse_fd(GateOf(object), twin) < 0) {
+    return absl::InternalError(
+        absl::StrCat("putting the twin in place: ", std::strerror(errno)));
+  }
+  bpf_program__set_log_buf(program, buffer.data(), buffer.size());
+  if (bpf_object__load(object) < 0) {
+    const int error = errno;
+    return LoadError(error, buffer.data(), log.LastLine());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Trial> Trial::Create() {
+  LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_RDONLY_PROG);
+  UniqueFd twin(bpf_map_create(BPF_MAP_TYPE_ARRAY, "bpfgrant_twin",
+                               sizeof(uint32_t), sizeof(uint64_t), kGateSlots,
+                               &options));
+  if (!twin.valid()) {
+    return absl::InternalError(
+        absl::StrCat("making the gate's twin: ", std::strerror(errno)));
+  }
+  bpf_map_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(twin.get(), &info, &size) < 0) {
+    return absl::InternalError(
+        absl::StrCat("asking about the gate's twin: ", std::strerror(errno)));
+  }
+  return Trial(std::move(twin), info.id);
+}
+
+TrialResult Trial::Run(std::string_view bytes,
+                       const v1::Manifest& manifest) const {
+  TrialResult result;
+  auto object = OpenObject(bytes, manifest.name());
+  if (!object.ok()) {
+    result.status = object.status();
+    return result;
+  }
+  result.status = SetTrialGate(object->get(), manifest.program().on_revoke());
+  if (!result.status.ok()) return result;
+  std::vector<char> log(kLogBufferBytes, '\0');
+  result.status = LoadWithTwin(object->get(), twin_.get(), log);
+  log.back() = '\0';
+  if (!result.status.ok()) {
+    result.verifier_log = EndOf(log.data());
+    return result;
+  }
+  const int program = bpf_program__fd(ProgramOf(object->get()));
+  const auto gated = UsesMap(program, id_);
+  if (!gated.ok()) {
+    result.status = gated.status();
+  } else if (!*gated) {
+    result.status =
+        Refuse(v1::REASON_GATE_MISSING, "the program never looks at the gate");
+  } else {
+    result.runnable = IsRunnable(program);
+  }
+  return result;
+}
+
+}  // namespace bpfgrant::daemon
