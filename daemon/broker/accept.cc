@@ -43,7 +43,10 @@ Acceptor::Acceptor(Parts parts, UniqueFd listener)
             by_token_.emplace(connection.session().token,
                               connection.session().id);
           },
-          [this](uid_t uid) { Recount(uid); }} {}
+          [this](uid_t uid) { Recount(uid); },
+          [this](UniqueFd socket, uid_t uid, size_t unread) {
+            Linger(std::move(socket), uid, unread);
+          }} {}
 
 Acceptor::~Acceptor() = default;
 
@@ -67,6 +70,7 @@ void Acceptor::Stop() {
     connection->SayGoodbye();
     connection->End(v1::REASON_DAEMON_STOPPED, "the daemon stops");
   }
+  leftovers_.clear();
 }
 
 Connection* Acceptor::Find(uint64_t id) {
@@ -130,13 +134,14 @@ void Acceptor::Admit(UniqueFd socket) {
       *uid == 0 ? parts_.limits.sessions
                 : parts_.limits.sessions - parts_.limits.sessions / 64;
   if (parts_.mitigations.quotas &&
-      (connections_.size() >= places ||
+      (connections_.size() + leftovers_.size() >= places ||
        of_user >= parts_.limits.sessions_per_user)) {
     if (of_user == 0) of_user_.erase(*uid);
     TurnAway(socket,
              Refuse(v1::REASON_TOO_MANY_SESSIONS,
                     absl::StrCat("uid ", *uid, " has ", of_user, " of ",
-                                 connections_.size(), " sessions")));
+                                 connections_.size() + leftovers_.size(),
+                          " sessions")));
     return;
   }
   absl::StatusOr<Peer> peer = Identify(socket.get(), parts_.identify);
@@ -206,14 +211,40 @@ void Acceptor::OnOver(uint64_t id) {
   if (found == connections_.end()) return;
   const Session& session = found->second->session();
   if (!session.token.empty()) by_token_.erase(session.token);
-  const auto of_user = of_user_.find(session.peer.subject.uid);
-  if (--of_user->second == 0) of_user_.erase(of_user);
+  Leave(session.peer.subject.uid);
   over_.push_back(std::move(found->second));
   connections_.erase(found);
   // It is on the stack right now.
   if (over_.size() == 1) {
     parts_.loop.Post([this] { over_.clear(); });
   }
+}
+
+void Acceptor::Leave(uid_t uid) {
+  const auto of_user = of_user_.find(uid);
+  if (--of_user->second == 0) of_user_.erase(of_user);
+}
+
+void Acceptor::Linger(UniqueFd socket, uid_t uid, size_t unread) {
+  // The peer sees the end behind what it has not read yet.
+  shutdown(socket.get(), SHUT_RDWR);
+  ++of_user_[uid];
+  const uint64_t id = next_leftover_++;
+  Leftover& leftover = leftovers_[id];
+  leftover = {std::move(socket), uid, unread, {}};
+  // Edge-triggered: it is writable and hung up all the while; each packet read
+  // wakes us (sock_wfree).
+  leftover.source = parts_.loop.Io(leftover.socket.get(),
+                                   static_cast<uint32_t>(EPOLLOUT) | EPOLLET,
+                                   [this, id](uint32_t) { OnLeftover(id); });
+}
+
+void Acceptor::OnLeftover(uint64_t id) {
+  const auto found = leftovers_.find(id);
+  if (!AllRead(found->second.socket.get())) return;
+  unread_fds_.Remove(found->second.uid, found->second.unread);
+  Leave(found->second.uid);
+  leftovers_.erase(found);
 }
 
 void Acceptor::Recount(uid_t uid) {

@@ -68,6 +68,19 @@ class Acceptor {
   void OnHandshakeDeadline();
   void OnOver(uint64_t id);
   void Recount(uid_t uid);
+  void Linger(UniqueFd socket, uid_t uid, size_t unread);
+  void OnLeftover(uint64_t id);
+  void Leave(uid_t uid);
+
+  // What is left of a session that ended before its peer had read all its fds:
+  // they are in flight until the peer reads them or closes its end, so they
+  // stay on its user's account, and so does its place.
+  struct Leftover {
+    UniqueFd socket;
+    uid_t uid;
+    size_t unread;
+    EventLoop::Source source;
+  };
 
   Parts parts_;
   UniqueFd listener_;
@@ -86,7 +99,9 @@ class Acceptor {
   std::deque<std::pair<std::chrono::steady_clock::time_point, uint64_t>>
       handshakes_;
   std::vector<std::unique_ptr<Connection>> over_;
+  absl::flat_hash_map<uint64_t, Leftover> leftovers_;
   uint64_t next_id_ = 1;
+  uint64_t next_leftover_ = 1;
   bool used_nonce_ = false;
 };
 

@@ -67,12 +67,18 @@ void Connection::End(v1::Reason reason, std::string_view why) {
   session_.streams.clear();
   // The gates first: nothing else about the end is as urgent.
   parts_.granting.EndSession(session_, v1::REASON_SESSION_ENDED);
-  parts_.unread_fds.Remove(session_.peer.subject.uid, unread_fds_);
-  unread_fds_ = 0;
   socket_source_ = EventLoop::Source();
   process_source_ = EventLoop::Source();
   outgoing_.clear();
-  socket_.reset();
+  const uid_t uid = session_.peer.subject.uid;
+  const size_t unread = std::exchange(unread_fds_, 0);
+  if (unread > 0 && parts_.mitigations.unread_fd_limit &&
+      !AllRead(socket_.get())) {
+    parts_.linger(std::move(socket_), uid, unread);
+  } else {
+    parts_.unread_fds.Remove(uid, unread);
+    socket_.reset();
+  }
   session_.peer.pidfd.reset();
   parts_.over(session_.id);
 }

@@ -47,6 +47,9 @@ class Connection {
     std::function<void(Connection&)> opened;
     // Takes stock of what this user's other connections have read by now.
     std::function<void(uid_t)> recount;
+    // Takes over the socket of an ended session whose peer has not read that
+    // many fds yet.
+    std::function<void(UniqueFd, uid_t, size_t)> linger;
   };
 
   Connection(const Parts& parts, uint64_t id, UniqueFd socket, Peer peer,

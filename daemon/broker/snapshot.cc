@@ -18,10 +18,13 @@ bool Program::Allows(v1::Delivery delivery) const {
 absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Read(
     const UniqueFd& memfd) {
   struct stat status {};
-  if (fstat(memfd.get(), &status) < 0 || status.st_size <= 0) {
+  if (fstat(memfd.get(), &status) < 0 || !S_ISREG(status.st_mode)) {
     return absl::InternalError("the loader sent no snapshot");
   }
   const auto size = static_cast<size_t>(status.st_size);
+  // No program and no rule: as a message, that is no byte, which cannot be
+  // mapped.
+  if (size == 0) return std::make_shared<const Snapshot>();
   void* bytes = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, memfd.get(), 0);
   if (bytes == MAP_FAILED) {
     return absl::InternalError("cannot map the loader's snapshot");
