@@ -13,9 +13,17 @@
 #include "proto/wire/limits.h"
 
 namespace bpfgrant {
+namespace {
+
+constexpr size_t kMaxKeptEvents = 1024;
+
+}  // namespace
 
 Channel::Channel(UniqueFd socket, std::chrono::milliseconds timeout)
-    : socket_(std::move(socket)), timeout_(timeout), buffer_(kMaxFrameBytes) {}
+    : socket_(std::move(socket)),
+      owner_(getpid()),
+      timeout_(timeout),
+      buffer_(kMaxFrameBytes) {}
 
 absl::Status Channel::Gone() {
   socket_.reset();
@@ -46,6 +54,11 @@ absl::Status Channel::Wait(short events, Clock::time_point until) {
 absl::Status Channel::Send(v1::ClientFrame& frame, absl::Span<const int> fds,
                            Clock::time_point until) {
   if (!socket_.valid()) return Gone();
+  if (getpid() != owner_) {
+    // A frame from here would end the parent's session.
+    return absl::FailedPreconditionError(
+        "this is another process than the one that connected; connect again");
+  }
   frame.set_request(++last_request_);
   const std::string bytes = frame.SerializeAsString();
   if (bytes.size() > kMaxFrameBytes) {
@@ -55,9 +68,22 @@ absl::Status Channel::Send(v1::ClientFrame& frame, absl::Span<const int> fds,
   const Credentials self{getpid(), geteuid(), getegid()};
   for (;;) {
     const absl::Status status = SendPacket(socket_.get(), bytes, fds, self);
-    if (absl::IsOutOfRange(status)) return Gone();
+    if (absl::IsOutOfRange(status)) return GoneBecause();
     if (!absl::IsUnavailable(status)) return status;
     if (absl::Status wait = Wait(POLLOUT, until); !wait.ok()) return wait;
+  }
+}
+
+absl::Status Channel::GoneBecause() {
+  for (;;) {
+    const absl::StatusOr<Reply> left = ReceiveOne();
+    if (!left.ok()) return Gone();
+    if (left->frame.has_event()) Deliver(left->frame.event());
+    if (left->frame.has_refusal() && left->frame.request() == 0) {
+      const absl::Status why = StatusOf(left->frame.refusal());
+      Gone().IgnoreError();
+      return why;
+    }
   }
 }
 
@@ -65,8 +91,15 @@ absl::StatusOr<Channel::Reply> Channel::ReceiveOne() {
   if (!socket_.valid()) return Gone();
   absl::StatusOr<Packet> packet =
       ReceivePacket(socket_.get(), absl::MakeSpan(buffer_), kMaxFdsPerGrant);
+  if (absl::IsOutOfRange(packet.status())) {
+    // A reset is told before what was sent ahead of it.
+    packet =
+        ReceivePacket(socket_.get(), absl::MakeSpan(buffer_), kMaxFdsPerGrant);
+  }
   if (!packet.ok()) {
-    return absl::IsOutOfRange(packet.status()) ? Gone() : packet.status();
+    if (absl::IsUnavailable(packet.status())) return packet.status();
+    const absl::Status gone = Gone();
+    return absl::IsOutOfRange(packet.status()) ? gone : packet.status();
   }
   Reply reply;
   if (!reply.frame.ParseFromArray(packet->bytes.data(),
@@ -83,8 +116,12 @@ void Channel::Deliver(const v1::Event& event) {
     const auto ours = grants_.find(event.grant().grant());
     if (ours != grants_.end()) ours->second = event.reason();
   }
-  if (keep_events_) events_.push_back(event);
-  if (on_event_) on_event_(event);
+  if (on_event_) {
+    on_event_(event);
+    return;
+  }
+  if (events_.size() >= kMaxKeptEvents) events_.pop_front();
+  events_.push_back(event);
 }
 
 absl::StatusOr<Channel::Reply> Channel::Receive(Clock::time_point until) {
@@ -106,6 +143,7 @@ absl::StatusOr<Channel::Reply> Channel::Receive(Clock::time_point until) {
 absl::StatusOr<Channel::Reply> Channel::Call(v1::ClientFrame& frame,
                                              absl::Span<const int> fds) {
   const auto until = Clock::now() + timeout_;
+  SendReleases();
   if (absl::Status status = Send(frame, fds, until); !status.ok()) {
     return status;
   }
@@ -119,23 +157,38 @@ absl::StatusOr<Channel::Reply> Channel::Call(v1::ClientFrame& frame,
       return StatusOf(answer.refusal());
     }
     if (answer.request() == frame.request()) return reply;
-    if (answer.request() == 0 && answer.has_challenge()) return reply;
-    // The reply to a call that was given up, or to Tell. A grant in it is one
-    // that nobody will hold.
-    if (answer.has_acquire()) {
-      v1::ClientFrame release;
-      release.mutable_release()->set_grant(answer.acquire().grant());
-      Tell(release);
+    if (opening_ && answer.request() == 0 && answer.has_challenge()) {
+      return reply;
     }
+    Discard(*reply);
   }
 }
 
-void Channel::Tell(v1::ClientFrame& frame) {
-  // If it cannot be sent at once the session's end will do it.
-  Send(frame, {}, Clock::now()).IgnoreError();
+void Channel::Discard(const Reply& reply) {
+  // The reply to a call that was given up, or to a release that nobody waits
+  // for. A grant in it is one that nobody will hold.
+  if (reply.frame.has_acquire()) {
+    ReleaseSoon(reply.frame.acquire().grant());
+  }
+}
+
+void Channel::ReleaseSoon(uint64_t grant) {
+  releases_.push_back(grant);
+  SendReleases();
+}
+
+void Channel::SendReleases() {
+  while (!releases_.empty()) {
+    v1::ClientFrame frame;
+    frame.mutable_release()->set_grant(releases_.front());
+    const absl::Status status = Send(frame, {}, Clock::now());
+    if (absl::IsDeadlineExceeded(status)) return;  // No room now.
+    releases_.pop_front();
+  }
 }
 
 absl::Status Channel::Open() {
+  opening_ = true;
   v1::ClientFrame hello;
   hello.mutable_hello()->set_version(v1::PROTOCOL_VERSION_1);
   hello.mutable_hello()->set_client(
@@ -154,18 +207,26 @@ absl::Status Channel::Open() {
     }
   }
   if (!reply.ok()) return reply.status();
-  if (!reply->frame.has_hello()) {
+  opening_ = false;
+  const v1::HelloReply& answer = reply->frame.hello();
+  if (answer.version() != v1::PROTOCOL_VERSION_1 ||
+      answer.token().size() != kSessionTokenBytes) {
     return absl::InternalError("bpfgrantd did not answer the Hello");
   }
-  session_ = reply->frame.hello();
+  session_ = answer;
   return absl::OkStatus();
 }
 
 absl::Status Channel::Drain() {
+  SendReleases();
   for (;;) {
     absl::StatusOr<Reply> reply = ReceiveOne();
     if (reply.ok()) {
-      if (reply->frame.has_event()) Deliver(reply->frame.event());
+      if (reply->frame.has_event()) {
+        Deliver(reply->frame.event());
+      } else {
+        Discard(*reply);
+      }
       continue;
     }
     if (absl::IsUnavailable(reply.status()) && socket_.valid()) {
@@ -176,10 +237,10 @@ absl::Status Channel::Drain() {
 }
 
 absl::StatusOr<v1::Event> Channel::WaitEvent(Clock::time_point until) {
-  keep_events_ = true;
   while (events_.empty()) {
-    if (absl::Status status = Drain(); !status.ok()) return status;
-    if (!events_.empty()) break;
+    const absl::Status status = Drain();
+    if (!events_.empty()) break;  // What came before the end comes first.
+    if (!status.ok()) return status;
     if (absl::Status wait = Wait(POLLIN, until); !wait.ok()) return wait;
   }
   v1::Event event = std::move(events_.front());

@@ -4,6 +4,8 @@
 #ifndef CLIENT_CHANNEL_H_
 #define CLIENT_CHANNEL_H_
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -38,13 +40,16 @@ class Channel {
   // dropped, fds and all.
   absl::StatusOr<Reply> Call(v1::ClientFrame& frame,
                              absl::Span<const int> fds = {});
-  // Sends without waiting: the reply will be dropped.
-  void Tell(v1::ClientFrame& frame);
+  // Gives a grant back without waiting: now if the daemon's queue has room,
+  // else with one of the next calls.
+  void ReleaseSoon(uint64_t grant);
 
   // Takes what is there; waits for at most one event if `until` is given.
   absl::Status Drain();
   absl::StatusOr<v1::Event> WaitEvent(Clock::time_point until);
 
+  // Without a callback events wait for WaitEvent, kMaxKeptEvents at most; the
+  // oldest make room.
   void OnEvent(std::function<void(const v1::Event&)> callback) {
     on_event_ = std::move(callback);
   }
@@ -65,11 +70,18 @@ class Channel {
   // The next packet that is not an event.
   absl::StatusOr<Reply> Receive(Clock::time_point until);
   absl::StatusOr<Reply> ReceiveOne();
+  // What came for nobody: a grant in it is given back.
+  void Discard(const Reply& reply);
+  void SendReleases();
+  // The end, or why the daemon turned us away before it hung up.
+  absl::Status GoneBecause();
   absl::Status Wait(short events, Clock::time_point until);
   void Deliver(const v1::Event& event);
   absl::Status Gone();
 
   UniqueFd socket_;
+  // A child after fork(2) has this object, and is not this session.
+  const pid_t owner_;
   std::chrono::milliseconds timeout_;
   std::vector<char> buffer_;
   uint64_t last_request_ = 0;
@@ -78,7 +90,8 @@ class Channel {
   // Why each grant ended; unspecified: it lives.
   absl::flat_hash_map<uint64_t, v1::Reason> grants_;
   std::deque<v1::Event> events_;
-  bool keep_events_ = false;
+  std::deque<uint64_t> releases_;
+  bool opening_ = false;
 };
 
 }  // namespace bpfgrant

@@ -47,7 +47,14 @@ absl::StatusOr<Reply> Take(absl::StatusOr<Channel::Reply> reply,
 Connection::Connection(std::shared_ptr<Channel> channel)
     : channel_(std::move(channel)) {}
 Connection::Connection(Connection&&) noexcept = default;
-Connection& Connection::operator=(Connection&&) noexcept = default;
+
+Connection& Connection::operator=(Connection&& other) noexcept {
+  if (this == &other) return *this;
+  // The old session ends even if grants of it are still held.
+  if (channel_ != nullptr) channel_->Close();
+  channel_ = std::move(other.channel_);
+  return *this;
+}
 
 Connection::~Connection() {
   if (channel_ != nullptr) channel_->Close();
@@ -66,14 +73,30 @@ absl::StatusOr<Connection> Connection::Connect(Options options) {
   if (!socket.valid()) {
     return absl::InternalError(absl::StrCat("socket: ", std::strerror(errno)));
   }
+  // connect(2) waits while the daemon's backlog is full, at most for this long.
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(options.timeout);
+  const timeval limit{
+      seconds.count(),
+      std::chrono::microseconds(options.timeout - seconds).count()};
+  setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
   int connected;
   do {
     connected = connect(socket.get(), reinterpret_cast<sockaddr*>(&address),
                         sizeof(address));
   } while (connected < 0 && errno == EINTR);
   if (connected < 0) {
+    const int error = errno;
+    if (error == EAGAIN) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(options.path, ": too many wait to be accepted"));
+    }
+    if (error == EACCES) {
+      return absl::PermissionDeniedError(
+          absl::StrCat(options.path, ": ", std::strerror(error)));
+    }
     return absl::UnavailableError(
-        absl::StrCat(options.path, ": ", std::strerror(errno),
+        absl::StrCat(options.path, ": ", std::strerror(error),
                      "; is bpfgrantd running?"));
   }
   if (absl::Status status = CheckServer(socket.get(), options.path);
@@ -103,6 +126,7 @@ absl::StatusOr<Grant> Connection::Receive(v1::ClientFrame frame, int socket) {
   const v1::AcquireReply& acquired = reply->frame.acquire();
   if (!reply->frame.has_acquire() ||
       static_cast<size_t>(acquired.handle_size()) != reply->fds.size()) {
+    channel_->Close();
     return absl::InternalError("bpfgrantd sent other fds than it says");
   }
   channel_->Remember(acquired.grant());
@@ -136,6 +160,9 @@ absl::StatusOr<v1::ListReply> Connection::List() {
     auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_list,
                      &v1::ServerFrame::mutable_list);
     if (!page.ok()) return page.status();
+    if (!page->next().empty() && page->next() <= all.next()) {
+      return absl::InternalError("bpfgrantd's list does not go on");
+    }
     all.clear_next();
     all.MergeFrom(*page);
     if (all.next().empty()) return all;
@@ -150,6 +177,9 @@ absl::StatusOr<v1::GrantsReply> Connection::Grants() {
     auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_grants,
                      &v1::ServerFrame::mutable_grants);
     if (!page.ok()) return page.status();
+    if (page->next() != 0 && page->next() <= all.next()) {
+      return absl::InternalError("bpfgrantd's list does not go on");
+    }
     all.clear_next();
     all.MergeFrom(*page);
     if (all.next() == 0) return all;

@@ -22,7 +22,8 @@ Grant::Grant(std::shared_ptr<Channel> channel, const v1::AcquireReply& reply,
 Grant::Grant(Grant&&) noexcept = default;
 
 Grant& Grant::operator=(Grant&& other) noexcept {
-  Grant old = std::move(*this);
+  if (this == &other) return *this;
+  const Grant old = std::move(*this);
   channel_ = std::move(other.channel_);
   id_ = other.id_;
   delivery_ = other.delivery_;
@@ -34,9 +35,7 @@ Grant& Grant::operator=(Grant&& other) noexcept {
 Grant::~Grant() {
   if (channel_ == nullptr) return;
   if (!ended()) {
-    v1::ClientFrame frame;
-    frame.mutable_release()->set_grant(id_);
-    channel_->Tell(frame);
+    channel_->ReleaseSoon(id_);
   }
   channel_->Forget(id_);
 }

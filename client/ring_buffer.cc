@@ -35,7 +35,8 @@ absl::StatusOr<RingBuffer> RingBuffer::Map(const Grant::Handle& handle) {
 
 absl::StatusOr<RingBuffer> RingBuffer::Map(int fd, size_t bytes) {
   const size_t page = PageSize();
-  if (!absl::has_single_bit(bytes) || bytes < page) {
+  // A map's max_entries has 32 bits.
+  if (!absl::has_single_bit(bytes) || bytes < page || bytes > 1u << 31) {
     return absl::InvalidArgumentError(
         absl::StrCat(bytes, " is no size of a ring buffer"));
   }
@@ -102,6 +103,10 @@ absl::StatusOr<size_t> RingBuffer::Consume(Callback callback, size_t most) {
     }
     position += whole;
     __atomic_store_n(consumer, position, __ATOMIC_RELEASE);
+    // The producer wakes us only if it sees that we had come this far; so the
+    // position has to be out before its next word is looked at
+    // (bpf_ringbuf_commit).
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
   }
   return taken;
 }

@@ -15,8 +15,8 @@
 //
 // Every call waits for its answer, at most `Options::timeout`, and returns an
 // absl::Status. A refusal carries a stable reason: ReasonOf in
-// proto/refusal/refusal.h. kUnavailable: the daemon cannot be reached or is
-// gone; connect again. kDeadlineExceeded: it did not answer in time.
+// proto/refusal/refusal.h. kFailedPrecondition: in a child after fork(2).
+// kUnavailable: the daemon cannot be reached or is gone; connect again. kDeadlineExceeded: it did not answer in time.
 
 #ifndef BPFGRANT_CONNECTION_H_
 #define BPFGRANT_CONNECTION_H_
@@ -94,8 +94,9 @@ class Connection {
   // seen), not only the end of our own.
   absl::Status Watch();
 
-  // Called from within ProcessEvents, WaitEvent and every call that waits, for
-  // each event. It must not use the connection.
+  // Called from within ProcessEvents and every call that waits, for each event.
+  // It must not use the connection. Without it events wait for WaitEvent, 1024 at
+  // most; the oldest make room.
   void OnEvent(std::function<void(const v1::Event&)> callback);
   // Becomes readable when there is something for ProcessEvents.
   int fd() const;

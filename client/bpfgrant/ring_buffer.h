@@ -37,8 +37,9 @@ class RingBuffer {
   ~RingBuffer();
 
   // Calls `callback` for each sample that is there, in order, `most` at most;
-  // the bytes are valid until it returns. Returns how many there were. One
-  // thread at a time.
+  // the bytes are valid until it returns. Returns how many there were: with
+  // `most` there may be more, and nothing will wake a poll for those. One thread
+  // at a time.
   // kDataLoss: what stands there is no ring buffer's; nothing more can be read.
   absl::StatusOr<size_t> Consume(
       Callback callback, size_t most = std::numeric_limits<size_t>::max());

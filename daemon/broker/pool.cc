@@ -18,6 +18,7 @@ namespace {
 // keeps it from waiting for us.
 constexpr size_t kMaxLoading = 2;
 constexpr std::chrono::milliseconds kRetryAfter{1000};
+constexpr std::chrono::milliseconds kRefillAfter{2};
 
 // For the test that shows why an instance must not be handed out twice.
 Instance Copy(const Instance& instance) {
@@ -87,7 +88,12 @@ absl::StatusOr<Instance> Pool::TakeReady(const Program& program) {
   shelf.ready.pop_front();
   bytes_ -= shelf.instance_bytes;
   fds_ -= shelf.instance_fds;
-  Schedule();
+  // While half of them are left, whoever comes next is served before the pool.
+  if (shelf.ready.size() * 2 >= shelf.target) {
+    ScheduleSoon();
+  } else {
+    Schedule();
+  }
   return instance;
 }
 
@@ -135,13 +141,23 @@ size_t Pool::Ready(const std::string& program) const {
   return found == shelves_.end() ? 0 : found->second.ready.size();
 }
 
-bool Pool::Settled() const { return loading_ == 0 && !refill_.active(); }
+bool Pool::Settled() const {
+  return loading_ == 0 && !refill_.active() && !soon_.active();
+}
 
 void Pool::Schedule() {
   if (refill_.active()) return;
   refill_ = loop_.WhenIdle([this] {
     refill_ = EventLoop::Source();
     LoadSome();
+  });
+}
+
+void Pool::ScheduleSoon() {
+  if (refill_.active() || soon_.active()) return;
+  soon_ = loop_.Timer(kRefillAfter, [this] {
+    soon_ = EventLoop::Source();
+    Schedule();
   });
 }
 

@@ -86,7 +86,10 @@ class Pool {
     std::chrono::steady_clock::time_point not_before{};
   };
 
+  // Refills when there is nothing else to do; or a little later, unless the
+  // former happens first.
   void Schedule();
+  void ScheduleSoon();
   void LoadSome();
   Shelf* NextToLoad(std::string& name);
   void Load(const std::string& name, Shelf& shelf);
@@ -101,6 +104,7 @@ class Pool {
   const bool reuse_instances_;
   absl::btree_map<std::string, Shelf> shelves_;
   EventLoop::Source refill_;
+  EventLoop::Source soon_;
   EventLoop::Source retry_;
   size_t loading_ = 0;
   size_t waiting_ = 0;

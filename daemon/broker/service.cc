@@ -11,6 +11,10 @@
 namespace bpfgrant::broker {
 namespace {
 
+// Of a reload's complaints: its reply has to fit one frame.
+constexpr int kMaxUnavailableTold = 64;
+constexpr size_t kMaxUnavailableBytes = 512;  // of each
+
 absl::Status CheckAdministrator(const Session& session) {
   if (session.administrator) return absl::OkStatus();
   return Refuse(v1::REASON_NOT_ADMINISTRATOR,
@@ -58,13 +62,21 @@ absl::StatusOr<std::function<bool(const Grant&)>> Matcher(
 v1::ReloadReply Summarize(const Snapshot& snapshot) {
   v1::ReloadReply reply;
   uint32_t available = 0;
+  int unavailable = 0;
   for (const auto& [name, program] : snapshot.programs()) {
     if (program.available()) {
       ++available;
-    } else if (reply.unavailable_size() < 64) {
+    } else if (++unavailable <= kMaxUnavailableTold) {
       reply.add_unavailable(
-          absl::StrCat(name, ": ", program.description().refusal()));
+          absl::StrCat(
+              name, ": ",
+              program.description().refusal().substr(0, kMaxUnavailableBytes)));
     }
+  }
+  if (unavailable > kMaxUnavailableTold) {
+    reply.add_unavailable(absl::StrCat(
+        "and ", unavailable - kMaxUnavailableTold,
+        " more: bpfgrantctl list shows them"));
   }
   reply.set_programs(available);
   reply.set_rules(static_cast<uint32_t>(snapshot.rules().size()));

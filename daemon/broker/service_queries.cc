@@ -76,12 +76,13 @@ absl::StatusOr<v1::ExplainReply> Service::Explain(
     const Session& session, const v1::ExplainRequest& request) const {
   policy::Subject subject = session.peer.subject;
   if (request.has_subject()) {
-    if (!session.administrator && request.subject().uid() != subject.uid) {
-      return Refuse(v1::REASON_NOT_YOURS,
-                    "only an administrator may ask about somebody else");
+    // What callers say of their own groups is not what the kernel says.
+    if (!session.administrator) {
+      return Refuse(v1::REASON_NOT_ADMINISTRATOR,
+                    "only an administrator may name who it is about; without "
+                    "that it is about the caller");
     }
-    // What a caller says of its own groups is not what the kernel says.
-    if (session.administrator) subject = ToSubject(request.subject());
+    subject = ToSubject(request.subject());
   }
   if (request.program().empty() || request.program().size() > kMaxNameBytes) {
     return Refuse(v1::REASON_INVALID_ARGUMENT, "name one program");

@@ -1,0 +1,132 @@
+// explain: why somebody may or may not have a program.
+
+#include <grp.h>
+#include <pwd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/bpfgrantctl/command.h"
+#include "client/bpfgrantctl/json.h"
+#include "client/bpfgrantctl/output.h"
+#include "proto/refusal/refusal.h"
+
+namespace bpfgrant::ctl {
+namespace {
+
+struct Question {
+  std::string program;
+  std::optional<std::string> user;
+  std::optional<uint32_t> uid, gid;
+  std::vector<uint32_t> groups;
+};
+
+// The groups that a login of that user has. The daemon is not asked: it has no
+// name service, and takes numbers.
+absl::StatusOr<v1::Subject> LookUp(const std::string& user) {
+  const passwd* found = getpwnam(user.c_str());
+  if (found == nullptr) {
+    return UsageError(absl::StrCat("no user '", user, "' on this machine"));
+  }
+  v1::Subject subject;
+  subject.set_uid(found->pw_uid);
+  subject.set_gid(found->pw_gid);
+  const gid_t primary = found->pw_gid;
+  std::vector<gid_t> groups(64);
+  int count = static_cast<int>(groups.size());
+  while (getgrouplist(user.c_str(), primary, groups.data(), &count) < 0) {
+    // It says how many there are; they may be more by the next time.
+    groups.resize(
+        std::max<size_t>(groups.size() * 2, static_cast<size_t>(count)));
+    count = static_cast<int>(groups.size());
+  }
+  for (int i = 0; i < count; ++i) {
+    if (groups[i] != primary) subject.add_group(groups[i]);
+  }
+  return subject;
+}
+
+absl::StatusOr<v1::ExplainRequest> MakeRequest(const Question& question) {
+  v1::ExplainRequest request;
+  request.set_program(question.program);
+  if (question.user.has_value()) {
+    const auto subject = LookUp(*question.user);
+    if (!subject.ok()) return subject.status();
+    *request.mutable_subject() = *subject;
+  } else if (question.uid.has_value()) {
+    // No guess: to leave the gid at 0 would be to ask about root's group.
+    if (!question.gid.has_value()) {
+      return UsageError("--uid needs --gid; or name the user with --user");
+    }
+    request.mutable_subject()->set_uid(*question.uid);
+    request.mutable_subject()->set_gid(*question.gid);
+    for (const uint32_t group : question.groups) {
+      request.mutable_subject()->add_group(group);
+    }
+  }
+  return request;
+}
+
+void Print(const v1::ExplainReply& reply) {
+  const v1::Verdict& verdict = reply.verdict();
+  std::printf("%s\n", Paint(verdict.allowed() ? Style::kGood : Style::kBad,
+                            Escape(reply.sentence()))
+                          .c_str());
+  if (verdict.allowed()) return;
+  std::printf("reason: %s. %s\n", ReasonName(verdict.reason()).c_str(),
+              std::string(NextStep(verdict.reason())).c_str());
+}
+
+absl::StatusOr<int> Explain(const Settings& settings,
+                            const Question& question) {
+  const auto request = MakeRequest(question);
+  if (!request.ok()) return request.status();
+  auto connection = Connect(settings);
+  if (!connection.ok()) return connection.status();
+  const auto reply = connection->Explain(*request);
+  if (!reply.ok()) return reply.status();
+  if (settings.json) {
+    const absl::Status printed = PrintJson(*reply);
+    if (!printed.ok()) return printed;
+  } else {
+    Print(*reply);
+  }
+  return reply->verdict().allowed() ? kOk : kRefused;
+}
+
+}  // namespace
+
+void AddExplain(CLI::App& app, Command& command) {
+  const auto question = std::make_shared<Question>();
+  CLI::App* verb = AddVerb(
+      app, command, "explain",
+      "Why you, or (for administrators) somebody else, may have a program or "
+      "not",
+      [question](const Settings& settings) {
+        return Explain(settings, *question);
+      });
+  verb->add_option("NAME", question->program, "the program")
+      ->required()
+      ->check(CheckText);
+  CLI::Option* user =
+      verb->add_option("--user", question->user, "by name, with all groups")
+          ->type_name("USER");
+  CLI::Option* uid = verb->add_option("--uid", question->uid, "by numbers")
+                         ->type_name("N")
+                         ->excludes(user);
+  verb->add_option("--gid", question->gid, "the primary group")
+      ->type_name("N")
+      ->needs(uid);
+  verb->add_option("--group", question->groups,
+                   "a supplementary group; may be given more than once")
+      ->type_name("N")
+      ->allow_extra_args(false)
+      ->needs(uid);
+}
+
+}  // namespace bpfgrant::ctl
