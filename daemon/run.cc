@@ -1,6 +1,7 @@
 #include "daemon/run.h"
 
 #include <dirent.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,6 +34,14 @@ void SetUpLog(const char* process, bool verbose) {
   logger->set_level(verbose ? spdlog::level::debug : spdlog::level::info);
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
+}
+
+// As far as they may be raised: both processes hold fds for others.
+void RaiseFdLimit() {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int ThreadCount() {
@@ -116,6 +125,7 @@ int Run(int argc, char** argv, Mitigations mitigations) {
     return 1;
   }
   BlockSignals();
+  RaiseFdLimit();
   absl::StatusOr<Sockets> sockets =
       OpenSockets(options.runtime_directory, mitigations);
   if (!sockets.ok()) {

@@ -49,6 +49,10 @@ class RuleCompiler {
 
   absl::StatusOr<CompiledRule> Run() {
     if (rule_.name().empty()) return Complain("name", "a rule needs a name");
+    if (rule_.name().size() > kMaxNameBytes) {
+      return Complain("name", absl::StrCat("a rule's name has at most ",
+                                           kMaxNameBytes, " bytes"));
+    }
     compiled_.set_name(rule_.name());
     compiled_.set_file(file_.name());
     compiled_.set_line(

@@ -136,10 +136,11 @@ void Acceptor::Admit(UniqueFd socket) {
   if (parts_.mitigations.quotas &&
       (connections_.size() + leftovers_.size() >= places ||
        of_user >= parts_.limits.sessions_per_user)) {
-    if (of_user == 0) of_user_.erase(*uid);
+    const size_t held = of_user;
+    if (held == 0) of_user_.erase(*uid);
     TurnAway(socket,
              Refuse(v1::REASON_TOO_MANY_SESSIONS,
-                    absl::StrCat("uid ", *uid, " has ", of_user, " of ",
+                    absl::StrCat("uid ", *uid, " has ", held, " of ",
                                  connections_.size() + leftovers_.size(),
                           " sessions")));
     return;

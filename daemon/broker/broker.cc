@@ -10,6 +10,7 @@
 #include <functional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "daemon/broker/control.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
@@ -33,12 +34,8 @@ constexpr size_t kReservedFds = 1024;
 // fds of one session in this process: its socket and its pidfd.
 constexpr size_t kFdsPerSession = 2;
 
-// Raises the limit of open files as far as it may be raised.
-size_t RaiseFdLimit() {
+size_t FdLimit() {
   rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
   getrlimit(RLIMIT_NOFILE, &limit);
   return limit.rlim_cur;
 }
@@ -51,7 +48,7 @@ class Broker {
       : options_(std::move(options)),
         kernel_(ready.message.ready().kernel()),
         loader_pid_(ready.message.ready().loader_pid()),
-        fd_limit_(RaiseFdLimit()),
+        fd_limit_(FdLimit()),
         loop_(loop),
         loader_(loader),
         gates_(std::move(gates)),
@@ -77,6 +74,11 @@ class Broker {
                  std::move(options_.control_listener)) {}
 
   absl::Status Start(std::shared_ptr<const Snapshot> snapshot) {
+    if (fd_limit_ < kMinOpenFiles) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the limit of open files is ", fd_limit_, ", and at least ",
+          kMinOpenFiles, " are needed: raise LimitNOFILE= or ulimit -n"));
+    }
     granting_.SetSnapshot(snapshot);
     const v1::ReloadReply summary = Summarize(*snapshot);
     for (const std::string& line : summary.unavailable()) {
@@ -106,6 +108,7 @@ class Broker {
     sd_notify(0, "STOPPING=1");
     if (options_.mitigations.gate_closes) gates_.CloseAll();
     acceptor_.Stop();
+    pool_.Stop();
     loader_.Abandon();
     service_.Stop();
     control_.Stop();
@@ -114,8 +117,8 @@ class Broker {
 
  private:
   AcceptLimits FitToFds(AcceptLimits limits) const {
-    const size_t room = fd_limit_ - std::min(fd_limit_, kReservedFds) -
-                        fd_limit_ / 4;
+    // A quarter is the pool's, a quarter for what is on its way to clients.
+    const size_t room = fd_limit_ / 2 - kReservedFds;
     limits.sessions = std::min(limits.sessions, room / kFdsPerSession);
     return limits;
   }

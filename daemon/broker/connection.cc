@@ -236,8 +236,32 @@ bool Connection::MayCarryFds() {
   return unread_fds_ == 0;
 }
 
+bool Connection::HasShareFor(size_t fds) {
+  if (!parts_.mitigations.unread_fd_limit) return true;
+  const uid_t uid = session_.peer.subject.uid;
+  if (parts_.unread_fds.Of(uid) + fds > kMaxUnreadFdsPerUser) {
+    parts_.recount(uid);
+  }
+  return parts_.unread_fds.Of(uid) + fds <= kMaxUnreadFdsPerUser;
+}
+
+absl::Status Connection::TooManyUnread(size_t unread) const {
+  return Refuse(v1::REASON_TOO_MANY_UNREAD_FDS,
+                absl::StrCat("uid ", session_.peer.subject.uid,
+                             " has not read ", unread,
+                             " fds that were sent to it"));
+}
+
 bool Connection::TrySend(Outgoing& packet) {
   if (!packet.fds.empty() && !MayCarryFds()) return false;
+  if (!packet.fds.empty() && !HasShareFor(packet.fds.size())) {
+    // Requests that waited side by side were all let in; their replies are not.
+    const size_t unread = parts_.unread_fds.Of(session_.peer.subject.uid);
+    packet.fds.clear();
+    parts_.granting.End(packet.grant, v1::REASON_SESSION_ENDED);
+    Refused(packet.request, TooManyUnread(unread));
+    return true;
+  }
   const absl::Status status =
       packet.fds.empty()
           ? SendPacket(socket_.get(), packet.bytes, {})

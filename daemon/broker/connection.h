@@ -102,7 +102,11 @@ class Connection {
 
   void Send(uint64_t request, const v1::ServerFrame& frame,
             std::vector<UniqueFd> fds = {}, uint64_t grant = 0);
+  // Whether everything with fds has been read that was sent here.
   bool MayCarryFds();
+  // Whether so many more may be in flight to this user.
+  bool HasShareFor(size_t fds);
+  absl::Status TooManyUnread(size_t unread) const;
   // False if the packet has to wait.
   bool TrySend(Outgoing& packet);
   void Flush();

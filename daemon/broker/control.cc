@@ -8,8 +8,11 @@
 #include <grpcpp/server_posix.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include "daemon/broker/control_calls.h"
@@ -25,7 +28,9 @@ struct Control::Server {
 };
 
 Control::Control(Parts parts, UniqueFd listener)
-    : parts_(parts), listener_(std::move(listener)) {}
+    : parts_(parts),
+      listener_(std::move(listener)),
+      reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
 
 Control::~Control() { Stop(); }
 
@@ -60,11 +65,21 @@ absl::Status Control::Start() {
 void Control::Stop() {
   source_ = EventLoop::Source();
   if (server_ == nullptr) return;
-  // Calls that gRPC has posted are answered first: the sessions are over, and
-  // so the answer is no.
-  parts_.loop.RunPosted();
-  server_->server->Shutdown(std::chrono::system_clock::now() +
-                            std::chrono::milliseconds(500));
+  // Calls that gRPC has posted are answered: the sessions are over, and so the
+  // answer is no.
+  // Shutdown returns when every call is answered, and calls that come in the
+  // meantime are answered by this thread.
+  std::atomic<bool> done = false;
+  std::thread shutdown([this, &done] {
+    server_->server->Shutdown(std::chrono::system_clock::now() +
+                              std::chrono::milliseconds(500));
+    done = true;
+  });
+  while (!done) {
+    parts_.loop.RunPosted();
+    usleep(1000);
+  }
+  shutdown.join();
   parts_.loop.RunPosted();
   peers_.clear();
   server_.reset();
@@ -73,14 +88,25 @@ void Control::Stop() {
 void Control::OnReadable() {
   UniqueFd socket(accept4(listener_.get(), nullptr, nullptr,
                           SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (socket.valid()) Admit(std::move(socket));
+  if (socket.valid()) {
+    Admit(std::move(socket));
+  } else if (errno == EMFILE || errno == ENFILE) {
+    // Left in the queue it would keep us spinning.
+    reserve_.reset();
+    UniqueFd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    reserve_ = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  }
 }
 
 void Control::Admit(UniqueFd socket) {
   const absl::StatusOr<uid_t> uid = PeerUid(socket.get());
   if (!uid.ok()) return;
   const auto of_user = of_user_.find(*uid);
-  if (peers_.size() >= kMaxControlConnections ||
+  // The last places are root's.
+  const size_t places = *uid == 0 ? kMaxControlConnections
+                                  : kMaxControlConnections -
+                                        kMaxControlConnectionsPerUser;
+  if (peers_.size() >= places ||
       (of_user != of_user_.end() &&
        of_user->second >= kMaxControlConnectionsPerUser)) {
     parts_.service.CountRefusal(v1::REASON_TOO_MANY_SESSIONS);

@@ -54,6 +54,8 @@ class Control {
 
   Parts parts_;
   UniqueFd listener_;
+  // Given up for a moment to accept and close a peer when there is no other fd.
+  UniqueFd reserve_;
   EventLoop::Source source_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Peer>> peers_;
   absl::flat_hash_map<uid_t, size_t> of_user_;

@@ -41,8 +41,13 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::Event> {
   WatchStream(EventLoop& loop, Watchers& watchers, Acceptor& sessions)
       : loop_(loop), watchers_(watchers), sessions_(sessions) {}
 
-  // On the loop's thread: from now on it hears of what `session` may.
+  // On the loop's thread: from now on it hears of what `session` may. While the
+  // lock is held and the stream not finished, gRPC has not called OnDone, and
+  // what belongs to the call is still there; a call that was cancelled before
+  // its turn is not touched any more.
   void Subscribe(Session& session) {
+    absl::MutexLock lock(&mutex_);
+    if (finished_) return;
     session_ = session.id;
     watcher_ = watchers_.Add(
         session.peer.subject.uid, session.administrator,
@@ -64,6 +69,12 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::Event> {
     }
     queue_.push_back(event);
     if (queue_.size() == 1) StartWrite(&queue_.front());
+  }
+  // Likewise: refuses the call.
+  void Reject(grpc::CallbackServerContext& context,
+              const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    if (!finished_) FinishLocked(ToGrpc(context, status));
   }
   void End(const grpc::Status& status) {
     absl::MutexLock lock(&mutex_);
@@ -238,10 +249,12 @@ grpc::ServerWriteReactor<v1::Event>* ControlCalls::Watch(
   shared_.loop.Post([this, stream, context, token = Token(*context)] {
     Session* session = shared_.sessions.FindByToken(token);
     if (session == nullptr) {
-      stream->End(ToGrpc(*context, NoSession()));
-    } else if (session->streams.size() >= kMaxStreamsPerSession) {
-      stream->End(ToGrpc(*context, Refuse(v1::REASON_BUSY,
-                                          "this session watches already")));
+      stream->Reject(*context, NoSession());
+    } else if (session->streams.size() >= kMaxStreamsPerSession ||
+               shared_.watchers.Of(session->peer.subject.uid) >=
+                   kMaxWatchersPerUser) {
+      stream->Reject(*context, Refuse(v1::REASON_BUSY,
+                                      "enough watch for this user already"));
     } else {
       stream->Subscribe(*session);
     }

@@ -64,18 +64,10 @@ void Connection::FinishDelivered(uint64_t request,
 
 void Connection::DispatchAcquire(const v1::ClientFrame& frame,
                                  std::vector<UniqueFd> fds) {
-  const uid_t uid = session_.peer.subject.uid;
-  if (parts_.mitigations.unread_fd_limit &&
-      parts_.unread_fds.Of(uid) + kMaxFdsPerGrant > kMaxUnreadFdsPerUser) {
-    parts_.recount(uid);
-    if (parts_.unread_fds.Of(uid) + kMaxFdsPerGrant > kMaxUnreadFdsPerUser) {
-      Refused(frame.request(),
-              Refuse(v1::REASON_TOO_MANY_UNREAD_FDS,
-                     absl::StrCat("uid ", uid, " has not read ",
-                                  parts_.unread_fds.Of(uid),
-                                  " fds that were sent to it")));
-      return;
-    }
+  if (!HasShareFor(kMaxFdsPerGrant)) {
+    Refused(frame.request(),
+            TooManyUnread(parts_.unread_fds.Of(session_.peer.subject.uid)));
+    return;
   }
   Answer<Delivered> answer = LaterDelivered(frame.request());
   if (frame.has_acquire()) {
@@ -90,6 +82,11 @@ void Connection::DispatchAcquire(const v1::ClientFrame& frame,
 void Connection::Watch(uint64_t request) {
   if (session_.watch != 0) {
     Refused(request, Refuse(v1::REASON_OUT_OF_ORDER, "it watches already"));
+    return;
+  }
+  if (parts_.watchers.Of(session_.peer.subject.uid) >= kMaxWatchersPerUser) {
+    Refused(request, Refuse(v1::REASON_BUSY,
+                            "enough watch for this user already"));
     return;
   }
   session_.watch = parts_.watchers.Add(session_.peer.subject.uid,

@@ -102,9 +102,13 @@ EventLoop::Source EventLoop::Timer(std::chrono::milliseconds after,
                                    std::function<void()> callback) {
   std::unique_ptr<Source::State, Source::Delete> state(new Source::State);
   state->on_event = std::move(callback);
-  const int error = sd_event_add_time_relative(
+  // From now, not from when this turn of the loop began
+  // (sd_event_add_time_relative): the turn may have been a long one.
+  const auto until = std::chrono::ceil<std::chrono::microseconds>(
+      std::chrono::steady_clock::now().time_since_epoch() + after);
+  const int error = sd_event_add_time(
       event_, &state->source, CLOCK_MONOTONIC,
-      static_cast<uint64_t>(after.count()) * 1000, 0,
+      static_cast<uint64_t>(until.count()), 0,
       [](sd_event_source*, uint64_t, void* data) {
         auto* self = static_cast<Source::State*>(data);
         return self->Call(self->on_event);

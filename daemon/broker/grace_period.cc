@@ -4,51 +4,67 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+#include <thread>
 #include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "spdlog/spdlog.h"
 
 namespace bpfgrant::broker {
 
+// What the thread and its owner share; it lives as long as either.
+struct GracePeriod::Shared {
+  absl::Mutex mutex;
+  EventLoop* loop ABSL_GUARDED_BY(mutex) = nullptr;  // nullptr: over
+  std::vector<std::function<void()>> waiting ABSL_GUARDED_BY(mutex);
+};
+
+GracePeriod::GracePeriod(EventLoop& loop) : shared_(new Shared) {
+  absl::MutexLock lock(&shared_->mutex);
+  shared_->loop = &loop;
+}
+
 GracePeriod::~GracePeriod() {
-  if (!thread_.joinable()) return;
-  bool idle;
-  {
-    absl::MutexLock lock(&mutex_);
-    stop_ = true;
-    idle = idle_;
-  }
-  // A thread inside membarrier(2) may stay there for as long as somebody holds
-  // up the machine's grace periods; the process ends without it.
-  if (idle) {
-    thread_.join();
-  } else {
-    thread_.detach();
-  }
+  absl::MutexLock lock(&shared_->mutex);
+  shared_->loop = nullptr;
 }
 
 void GracePeriod::Wait(std::function<void()> done) {
   {
-    absl::MutexLock lock(&mutex_);
-    waiting_.push_back(std::move(done));
+    absl::MutexLock lock(&shared_->mutex);
+    shared_->waiting.push_back(std::move(done));
   }
-  if (!thread_.joinable()) thread_ = std::thread([this] { RunThread(); });
+  if (std::exchange(started_, true)) return;
+  // Not to be joined: inside membarrier(2) it stays for as long as somebody
+  // holds up the machine's grace periods.
+  std::thread([shared = shared_] { RunThread(shared); }).detach();
 }
 
-void GracePeriod::RunThread() {
+void GracePeriod::RunThread(std::shared_ptr<Shared> shared) {
   for (;;) {
     std::vector<std::function<void()>> served;
     {
-      absl::MutexLock lock(&mutex_);
-      idle_ = true;
-      const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return stop_ || !waiting_.empty();
+      absl::MutexLock lock(&shared->mutex);
+      const auto wanted = [&shared] {
+        shared->mutex.AssertHeld();
+        return shared->loop == nullptr || !shared->waiting.empty();
       };
-      mutex_.Await(absl::Condition(&wanted));
-      if (stop_) return;
-      idle_ = false;
-      served.swap(waiting_);
+      shared->mutex.Await(absl::Condition(&wanted));
+      if (shared->loop == nullptr) return;
+      served.swap(shared->waiting);
     }
-    syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
-    loop_.Post([served = std::move(served)] {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0) {
+      // Their deadline answers for them: it is not known that they are done.
+      spdlog::warn("membarrier: {}", std::strerror(errno));
+      continue;
+    }
+    absl::MutexLock lock(&shared->mutex);
+    if (shared->loop == nullptr) return;
+    shared->loop->Post([served = std::move(served)] {
       for (const auto& done : served) done();
     });
   }

@@ -9,35 +9,31 @@
 #define DAEMON_BROKER_GRACE_PERIOD_H_
 
 #include <functional>
-#include <thread>
-#include <vector>
+#include <memory>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "daemon/broker/event_loop.h"
 
 namespace bpfgrant::broker {
 
 class GracePeriod {
  public:
-  explicit GracePeriod(EventLoop& loop) : loop_(loop) {}
-  // Gives the thread up if the kernel never answers it.
+  explicit GracePeriod(EventLoop& loop);
+  // Nothing is called any more. A thread that the kernel does not let go is left
+  // behind, with what it needs.
   ~GracePeriod();
 
   // Calls `done` on the loop's thread after a grace period that begins now or
-  // later. Waits that come while one is under way share the next.
+  // later. Waits that come while one is under way share the next. Where the
+  // kernel has no such call (nohz_full), it is never called.
   void Wait(std::function<void()> done);
 
  private:
-  void RunThread();
+  struct Shared;
+  static void RunThread(std::shared_ptr<Shared> shared);
 
-  EventLoop& loop_;
-  absl::Mutex mutex_;
-  std::vector<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  bool idle_ ABSL_GUARDED_BY(mutex_) = true;
+  std::shared_ptr<Shared> shared_;
   // Started with the first wait: a daemon that never revokes has none.
-  std::thread thread_;
+  bool started_ = false;
 };
 
 }  // namespace bpfgrant::broker

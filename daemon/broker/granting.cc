@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <utility>
 
@@ -23,6 +24,9 @@ struct Granting::Wanted {
 };
 
 namespace {
+
+// Between the loader's deadline for an attachment and ours.
+constexpr std::chrono::milliseconds kAttachGrace{500};
 
 absl::Status CheckInterface(const v1::AcquireRequest& request,
                             const v1::DescribeReply& description) {
@@ -193,11 +197,14 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
       !status.ok()) {
     return status;
   }
+  const auto of_user = waiting_of_user_.find(session.peer.subject.uid);
   if (session.waiting >= kMaxPendingPerSession ||
+      (of_user != waiting_of_user_.end() &&
+       of_user->second >= kMaxPendingPerUser) ||
       (claim_later && session.unclaimed >= kMaxUnclaimedPerSession)) {
     return Refuse(v1::REASON_BUSY,
-                  "this session has too many requests under way, or grants "
-                  "that it did not claim");
+                  "this session or user has too many requests under way, or "
+                  "grants that were not claimed");
   }
   return wanted;
 }
@@ -238,15 +245,14 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                std::move(answer));
     return;
   }
-  ++session.waiting;
+  const uid_t uid = session.peer.subject.uid;
+  CountWaiting(session.id, uid, 1);
   parts_.pool.TakeWhenLoaded(
       *wanted->program, id,
-      [this, id, session_id = session.id, socket = std::move(socket),
+      [this, id, uid, session_id = session.id, socket = std::move(socket),
        claim_later, answer = std::move(answer)](
           absl::StatusOr<Instance> instance) mutable {
-        if (Session* waiting = parts_.find_session(session_id)) {
-          --waiting->waiting;
-        }
+        CountWaiting(session_id, uid, -1);
         OnInstance(id, std::move(socket), claim_later, std::move(instance),
                    std::move(answer));
       });
@@ -319,21 +325,23 @@ void Granting::HandOver(Grant& grant, UniqueFd socket, Answer answer) {
 
 void Granting::Attach(Grant& grant, UniqueFd socket, Answer answer) {
   daemon::LoaderRequest request;
+  const auto until =
+      std::chrono::steady_clock::now().time_since_epoch() + kAttachDeadline;
   request.mutable_attach()->set_program(grant.info.program());
+  request.mutable_attach()->set_owner(grant.info.uid());
+  request.mutable_attach()->set_until_ns(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(until).count());
   std::vector<UniqueFd> fds;
   fds.emplace_back(fcntl(grant.instance.fds.front().get(), F_DUPFD_CLOEXEC, 0));
   fds.push_back(std::move(socket));
-  if (Session* session = parts_.find_session(grant.info.session())) {
-    ++session->waiting;
-  }
+  CountWaiting(grant.info.session(), grant.info.uid(), 1);
+  // What begins in time is given its whole deadline.
   parts_.loader.Send(
-      std::move(request), std::move(fds), 2 * kAttachDeadline,
+      std::move(request), std::move(fds), 2 * kAttachDeadline + kAttachGrace,
       [this, id = grant.info.grant(), session_id = grant.info.session(),
-       answer = std::move(answer)](
+       uid = uid_t{grant.info.uid()}, answer = std::move(answer)](
           absl::StatusOr<LoaderClient::Reply> reply) mutable {
-        if (Session* session = parts_.find_session(session_id)) {
-          --session->waiting;
-        }
+        CountWaiting(session_id, uid, -1);
         Grant* attached = parts_.ledger.Find(id);
         if (attached == nullptr) {
           // Its gate is closed: what was attached does nothing.
@@ -348,6 +356,15 @@ void Granting::Attach(Grant& grant, UniqueFd socket, Answer answer) {
         }
         answer(Deliver(*attached));
       });
+}
+
+void Granting::CountWaiting(uint64_t session_id, uid_t uid, int change) {
+  if (Session* session = parts_.find_session(session_id)) {
+    session->waiting += change;
+  }
+  const auto of_user = waiting_of_user_.try_emplace(uid, 0).first;
+  of_user->second += change;
+  if (of_user->second == 0) waiting_of_user_.erase(of_user);
 }
 
 Delivered Granting::Deliver(Grant& grant) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "bpfgrant/v1/messages.pb.h"
@@ -98,7 +99,11 @@ class Granting {
   // Takes a grant out of ledger and session, with its gate closed.
   Grant Remove(uint64_t grant);
 
+  // One more, or one fewer, request of that session waits for the loader.
+  void CountWaiting(uint64_t session, uid_t uid, int change);
+
   Parts parts_;
+  absl::flat_hash_map<uid_t, size_t> waiting_of_user_;
   std::shared_ptr<const Snapshot> snapshot_ = std::make_shared<Snapshot>();
 };
 

@@ -91,6 +91,11 @@ void LoaderClient::OnEvents(uint32_t events) {
   for (;;) {
     absl::StatusOr<Reply> reply = Receive();
     if (absl::IsUnavailable(reply.status())) return;
+    if (absl::IsResourceExhausted(reply.status())) {
+      // Out of fds: this one reply is lost, and the deadline answers for it.
+      spdlog::error("from the loader: {}", reply.status().ToString());
+      continue;
+    }
     if (!reply.ok()) {
       spdlog::error("from the loader: {}", reply.status().ToString());
       Lose();

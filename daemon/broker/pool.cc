@@ -52,6 +52,8 @@ void Pool::SetCatalog(std::shared_ptr<const Snapshot> snapshot) {
         kept->second.identity == program.entry.identity()) {
       shelf = std::move(kept->second);
       old.erase(kept);
+    } else {
+      shelf.number = next_shelf_++;
     }
     shelf.identity = program.entry.identity();
     shelf.digest = program.description().digest();
@@ -162,7 +164,7 @@ void Pool::ScheduleSoon() {
 }
 
 void Pool::LoadSome() {
-  while (loading_ < kMaxLoading) {
+  while (loading_ < kMaxLoading && !stopped_) {
     std::string name;
     Shelf* shelf = NextToLoad(name);
     if (shelf == nullptr) return;
@@ -172,11 +174,19 @@ void Pool::LoadSome() {
 
 Pool::Shelf* Pool::NextToLoad(std::string& name) {
   const auto now = std::chrono::steady_clock::now();
+  Shelf* longest = nullptr;
+  std::string longest_name;
   Shelf* emptiest = nullptr;
   for (auto& [candidate, shelf] : shelves_) {
     if (shelf.waiting.size() > shelf.loading) {
-      name = candidate;
-      return &shelf;
+      // Tickets grow: whoever has waited longest is next, whatever the program,
+      // or one that is always wanted would keep all others waiting.
+      if (longest == nullptr || shelf.waiting[shelf.loading].ticket <
+                                    longest->waiting[longest->loading].ticket) {
+        longest = &shelf;
+        longest_name = candidate;
+      }
+      continue;
     }
     const size_t have = shelf.ready.size() + shelf.loading;
     if (have >= shelf.target || now < shelf.not_before ||
@@ -190,7 +200,9 @@ Pool::Shelf* Pool::NextToLoad(std::string& name) {
       name = candidate;
     }
   }
-  return emptiest;
+  if (longest == nullptr) return emptiest;
+  name = std::move(longest_name);
+  return longest;
 }
 
 void Pool::Load(const std::string& name, Shelf& shelf) {
@@ -204,7 +216,7 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   daemon::LoaderRequest request;
   daemon::LoadRequest& load = *request.mutable_load();
   load.set_program(name);
-  load.set_digest(shelf.digest);
+  load.set_identity(shelf.identity);
   load.set_gate_slot(gate->slot);
   load.set_gate_nonce(gate->nonce);
   ++shelf.loading;
@@ -212,23 +224,23 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   bytes_ += shelf.instance_bytes;
   fds_ += shelf.instance_fds;
   loader_.Send(std::move(request), {}, kLoadDeadline,
-               [this, name, identity = shelf.identity,
+               [this, name, number = shelf.number,
                 bytes = shelf.instance_bytes, fds = shelf.instance_fds,
                 gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
                  --loading_;
                  bytes_ -= bytes;
                  fds_ -= fds;
-                 OnLoaded(name, identity, gate, std::move(reply));
+                 OnLoaded(name, number, gate, std::move(reply));
                  LoadSome();
                });
 }
 
-void Pool::OnLoaded(const std::string& name, const std::string& identity,
+void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
                     Gates::Gate gate,
                     absl::StatusOr<LoaderClient::Reply> reply) {
   const auto found = shelves_.find(name);
   const bool current =
-      found != shelves_.end() && found->second.identity == identity;
+      found != shelves_.end() && found->second.number == shelf_number;
   if (current) --found->second.loading;
   if (!reply.ok() || !current ||
       reply->fds.size() != found->second.instance_fds) {

@@ -60,6 +60,9 @@ class Pool {
   // Nobody waits with that ticket any more: its callback gets kCancelled.
   void Cancel(uint64_t ticket);
 
+  // Loads nothing any more.
+  void Stop() { stopped_ = true; }
+
   // Closes the instance's gate for good and drops its fds.
   void Discard(Instance instance);
 
@@ -73,6 +76,9 @@ class Pool {
     Taken taken;
   };
   struct Shelf {
+    // Never two alike: which one a load under way was for. The same identity
+    // may have left and come back meanwhile.
+    uint64_t number = 0;
     std::string identity;
     std::string digest;
     uint32_t target = 0;
@@ -93,7 +99,7 @@ class Pool {
   void LoadSome();
   Shelf* NextToLoad(std::string& name);
   void Load(const std::string& name, Shelf& shelf);
-  void OnLoaded(const std::string& name, const std::string& identity,
+  void OnLoaded(const std::string& name, uint64_t shelf_number,
                 Gates::Gate gate, absl::StatusOr<LoaderClient::Reply> reply);
   void Fail(Shelf& shelf, const absl::Status& status);
 
@@ -103,9 +109,11 @@ class Pool {
   const PoolLimits limits_;
   const bool reuse_instances_;
   absl::btree_map<std::string, Shelf> shelves_;
+  uint64_t next_shelf_ = 1;
   EventLoop::Source refill_;
   EventLoop::Source soon_;
   EventLoop::Source retry_;
+  bool stopped_ = false;
   size_t loading_ = 0;
   size_t waiting_ = 0;
   uint64_t bytes_ = 0;  // ready and loading

@@ -1,5 +1,6 @@
 #include "daemon/broker/watchers.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -18,6 +19,12 @@ uint64_t Watchers::Add(uid_t uid, bool administrator, Sink sink) {
 }
 
 void Watchers::Remove(uint64_t watcher) { watchers_.erase(watcher); }
+
+size_t Watchers::Of(uid_t uid) const {
+  return static_cast<size_t>(std::count_if(
+      watchers_.begin(), watchers_.end(),
+      [uid](const auto& entry) { return entry.second.uid == uid; }));
+}
 
 void Watchers::Publish(v1::Event event, uint64_t except) const {
   if (watchers_.empty()) return;

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 
@@ -21,6 +22,8 @@ class Watchers {
   // `administrator`. It must not add or remove watchers itself.
   uint64_t Add(uid_t uid, bool administrator, Sink sink);
   void Remove(uint64_t watcher);
+  // How many `uid` has.
+  size_t Of(uid_t uid) const;
 
   // Fills in the time and tells everyone concerned but `except`.
   void Publish(v1::Event event, uint64_t except = 0) const;

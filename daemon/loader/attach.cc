@@ -123,12 +123,20 @@ Attacher::~Attacher() {
   }
 }
 
-void Attacher::Start(uint64_t id, UniqueFd program, UniqueFd socket,
-                     v1::Manifest::Type type) {
-  waiting_.push_back({id, std::move(program), std::move(socket), type,
+bool Attacher::HasPlaceFor(uint32_t owner) const {
+  const auto of_owner =
+      std::count_if(children_.begin(), children_.end(),
+                    [owner](const Child& child) { return child.owner == owner; });
+  return children_.size() < kMaxChildren &&
+         static_cast<size_t>(of_owner) < kMaxChildrenOfOwner;
+}
+
+void Attacher::Start(uint64_t id, uint32_t owner, UniqueFd program,
+                     UniqueFd socket, v1::Manifest::Type type) {
+  waiting_.push_back({id, owner, std::move(program), std::move(socket), type,
                       Clock::now() + deadline_});
   // A place may be free at once; a failure is answered by the next Collect.
-  if (children_.size() < kMaxChildren && waiting_.size() == 1 &&
+  if (waiting_.size() == 1 && HasPlaceFor(owner) &&
       Fork(waiting_.front()).ok()) {
     waiting_.pop_front();
   }
@@ -151,7 +159,7 @@ absl::Status Attacher::Fork(Waiting& waiting) {
     AttachAndExit(waiting.program.get(), waiting.socket.get(), writing.get(),
                   waiting.type, mitigations_.lock_filter, parent);
   }
-  children_.push_back({waiting.id, pid, std::move(reading), waiting.deadline});
+  children_.push_back({waiting.id, waiting.owner, pid, std::move(reading), waiting.deadline});
   return absl::OkStatus();
 }
 
@@ -206,17 +214,18 @@ void Attacher::CollectChild(Child& child, Clock::time_point now,
 
 void Attacher::StartWaiting(std::vector<Result>& results) {
   const Clock::time_point now = Clock::now();
-  while (!waiting_.empty()) {
-    Waiting& next = waiting_.front();
+  std::erase_if(waiting_, [&](Waiting& next) {
     if (now >= next.deadline) {
       results.push_back({next.id, TimedOut()});
-    } else if (children_.size() >= kMaxChildren) {
-      return;
-    } else if (auto status = Fork(next); !status.ok()) {
+      return true;
+    }
+    // One whose owner's places are taken does not hold up the others.
+    if (!HasPlaceFor(next.owner)) return false;
+    if (auto status = Fork(next); !status.ok()) {
       results.push_back({next.id, status});
     }
-    waiting_.pop_front();
-  }
+    return true;
+  });
 }
 
 std::vector<Attacher::Result> Attacher::Collect() {

@@ -30,6 +30,8 @@ class Attacher {
 
   // Children at once, those included that were killed and are not gone yet.
   static constexpr size_t kMaxChildren = 64;
+  // Of one owner: whoever makes attachments hang must not take all places.
+  static constexpr size_t kMaxChildrenOfOwner = 4;
 
   explicit Attacher(const Mitigations& mitigations,
                     std::chrono::milliseconds deadline = kAttachDeadline)
@@ -45,10 +47,11 @@ class Attacher {
     absl::Status status;
   };
 
-  // Begins to attach `program`, of type `type`, to `socket`. Collect answers
+  // Begins to attach `program`, of type `type`, to `socket` of `owner`. Collect
+  // answers
   // for `id`, at the latest when the deadline that begins now is past. Must not
   // be called while the process has threads.
-  void Start(uint64_t id, UniqueFd program, UniqueFd socket,
+  void Start(uint64_t id, uint32_t owner, UniqueFd program, UniqueFd socket,
              v1::Manifest::Type type);
 
   // Adds what poll(2) has to watch for Collect to have something to do.
@@ -66,6 +69,7 @@ class Attacher {
  private:
   struct Waiting {
     uint64_t id;
+    uint32_t owner;
     UniqueFd program;
     UniqueFd socket;
     v1::Manifest::Type type;
@@ -73,6 +77,7 @@ class Attacher {
   };
   struct Child {
     uint64_t id;
+    uint32_t owner;
     pid_t pid;
     UniqueFd outcome;  // a pipe on which the child says how it went
     Clock::time_point deadline;
@@ -80,6 +85,7 @@ class Attacher {
   };
 
   absl::Status Fork(Waiting& waiting);
+  bool HasPlaceFor(uint32_t owner) const;
   void StartWaiting(std::vector<Result>& results);
   void CollectChild(Child& child, Clock::time_point now,
                     std::vector<Result>& results);

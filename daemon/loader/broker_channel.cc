@@ -29,6 +29,10 @@ absl::StatusOr<BrokerChannel::Request> BrokerChannel::Receive() {
   if (IsFull()) return absl::UnavailableError("replies are piling up");
   auto packet =
       ReceivePacket(socket_.get(), absl::MakeSpan(buffer_), kMaxFdsFromBroker);
+  // Out of fds: this one request is lost, and the broker's deadline answers it.
+  if (absl::IsResourceExhausted(packet.status())) {
+    return absl::UnavailableError(packet.status().message());
+  }
   if (!packet.ok()) return packet.status();
   Request request;
   request.fds = std::move(packet->fds);

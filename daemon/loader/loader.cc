@@ -136,7 +136,7 @@ absl::StatusOr<const Program*> Loader::FindAvailable(
 absl::StatusOr<Instance> Loader::Load(const LoadRequest& request) const {
   const auto program = FindAvailable(request.program());
   if (!program.ok()) return program.status();
-  if ((*program)->entry.description().digest() != request.digest()) {
+  if ((*program)->entry.identity() != request.identity()) {
     return Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
                   absl::StrCat("'", request.program(),
                                "' is another one since the last reload"));
@@ -153,7 +153,7 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request) {
   if (!instance.ok()) return SendRefusal(id, instance.status());
   LoaderReply reply;
   reply.set_id(id);
-  reply.mutable_load()->set_digest(request.digest());
+  reply.mutable_load();
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(instance->program));
   for (UniqueFd& handle : instance->handles) fds.push_back(std::move(handle));
@@ -177,7 +177,15 @@ absl::Status Loader::OnAttach(uint64_t id, const AttachRequest& request,
     return SendRefusal(id, Refuse(v1::REASON_INVALID_ARGUMENT,
                                   "the fd is no program of that type"));
   }
-  attacher_.Start(id, std::move(fds[0]), std::move(fds[1]), approved.type());
+  // A request that waited behind a reload may have been given up by now; its
+  // socket must not be locked all the same.
+  if (Attacher::Clock::now().time_since_epoch() >
+      std::chrono::nanoseconds(request.until_ns())) {
+    return SendRefusal(
+        id, Refuse(v1::REASON_BUSY, "the loader was busy for too long"));
+  }
+  attacher_.Start(id, request.owner(), std::move(fds[0]), std::move(fds[1]),
+                  approved.type());
   return absl::OkStatus();
 }
 

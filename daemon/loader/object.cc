@@ -177,9 +177,12 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
   return absl::OkStatus();
 }
 
-// Where a variable of .rodata stands in its section; null if there is none.
+// The section of the gate's constants (gate.bpf.h).
+constexpr char kGateSection[] = ".rodata.gate";
+
+// Where a constant of the gate stands in its section; null if there is none.
 const btf_var_secinfo* FindConstant(const btf* types, std::string_view name) {
-  const int id = btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
+  const int id = btf__find_by_name_kind(types, kGateSection, BTF_KIND_DATASEC);
   if (id < 0) return nullptr;
   const btf_type* section = btf__type_by_id(types, id);
   const btf_var_secinfo* variables = btf_var_secinfos(section);
@@ -192,18 +195,24 @@ const btf_var_secinfo* FindConstant(const btf* types, std::string_view name) {
   return nullptr;
 }
 
-// The bytes that .rodata will begin with; empty if the object has none.
-absl::Span<char> ConstantsOf(const bpf_object* object) {
+// The map of that section; null if the object has none.
+bpf_map* GateConstantsOf(const bpf_object* object) {
   bpf_map* map;
   bpf_object__for_each_map(map, object) {
-    if (!bpf_map__is_internal(map)) continue;
-    // The section's own map: others are named after sections like .rodata.str1.
-    if (!std::string_view(bpf_map__name(map)).ends_with(".rodata")) continue;
-    size_t size = 0;
-    void* data = bpf_map__initial_value(map, &size);
-    if (data != nullptr) return {static_cast<char*>(data), size};
+    if (bpf_map__is_internal(map) &&
+        std::string_view(bpf_map__name(map)) == kGateSection) {
+      return map;
+    }
   }
-  return {};
+  return nullptr;
+}
+
+// The bytes that it will begin with; empty if there is none.
+absl::Span<char> ConstantsOf(const bpf_object* object) {
+  bpf_map* map = GateConstantsOf(object);
+  size_t size = 0;
+  void* data = map == nullptr ? nullptr : bpf_map__initial_value(map, &size);
+  return {static_cast<char*>(data), data == nullptr ? 0 : size};
 }
 
 absl::Status SetConstant(const bpf_object* object, const char* name,
@@ -320,6 +329,13 @@ bpf_map* GateOf(const bpf_object* object) { return MapOf(object, kGateMap); }
 
 bpf_map* MapOf(const bpf_object* object, const std::string& name) {
   return bpf_object__find_map_by_name(object, name.c_str());
+}
+
+void ForgetGate(bpf_object* object) {
+  if (bpf_map* constants = GateConstantsOf(object)) {
+    bpf_map__set_map_flags(
+        constants, bpf_map__map_flags(constants) & ~BPF_F_RDONLY_PROG);
+  }
 }
 
 absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,

@@ -76,6 +76,10 @@ bpf_map* MapOf(const bpf_object* object, const std::string& name);
 absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
                      v1::Manifest::OnRevoke on_revoke);
 
+// Has the verifier take the gate's variables for unknown: their section is then
+// no constant to it. For a trial only; before a load.
+void ForgetGate(bpf_object* object);
+
 // What a client gets, in the manifest's order, as the object has it.
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest);

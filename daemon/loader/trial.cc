@@ -157,6 +157,18 @@ absl::StatusOr<Trial> Trial::Create() {
   return Trial(std::move(twin), info.id);
 }
 
+// The verifier does not look at branches that an instance's constants rule out.
+// A program could show its best side for the trial's nonce and write gates for
+// others; with the gate's variables unknown it has to show all of them.
+absl::Status Trial::RunForAnyGate(std::string_view bytes,
+                                  const v1::Manifest& manifest,
+                                  std::vector<char>& log) const {
+  const auto object = OpenObject(bytes, manifest.name());
+  if (!object.ok()) return object.status();
+  ForgetGate(object->get());
+  return LoadWithTwin(object->get(), twin_.get(), log);
+}
+
 TrialResult Trial::Run(std::string_view bytes,
                        const v1::Manifest& manifest) const {
   TrialResult result;
@@ -169,6 +181,7 @@ TrialResult Trial::Run(std::string_view bytes,
   if (!result.status.ok()) return result;
   std::vector<char> log(kLogBufferBytes, '\0');
   result.status = LoadWithTwin(object->get(), twin_.get(), log);
+  if (result.status.ok()) result.status = RunForAnyGate(bytes, manifest, log);
   log.back() = '\0';
   if (!result.status.ok()) {
     result.verifier_log = EndOf(log.data());

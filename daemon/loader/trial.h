@@ -40,6 +40,10 @@ class Trial {
   TrialResult Run(std::string_view bytes, const v1::Manifest& manifest) const;
 
  private:
+  absl::Status RunForAnyGate(std::string_view bytes,
+                             const v1::Manifest& manifest,
+                             std::vector<char>& log) const;
+
   Trial(UniqueFd twin, unsigned int id) : twin_(std::move(twin)), id_(id) {}
 
   UniqueFd twin_;

@@ -10,6 +10,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "proto/wire/limits.h"
 
 namespace bpfgrant {
 namespace {
@@ -164,6 +165,13 @@ const Row& RowOf(v1::Reason reason) {
 std::string Compose(std::string_view message, std::string_view next_step) {
   if (message.empty()) return std::string(next_step);
   std::string composed(message);
+  if (composed.size() > kMaxMessageBytes) {
+    // At the start of a character, so that what is left is UTF-8.
+    size_t end = kMaxMessageBytes;
+    while (end > 0 && (composed[end] & 0xc0) == 0x80) --end;
+    composed.resize(end);
+    composed += "...";
+  }
   if (next_step.empty() || message.ends_with(next_step)) return composed;
   const bool ended = message.ends_with('.') || message.ends_with('?') ||
                      message.ends_with('!');

@@ -36,15 +36,24 @@ inline constexpr size_t kMaxPendingPerSession = 4;
 // Grants of one session acquired over gRPC and not claimed yet: the daemon holds
 // their fds.
 inline constexpr size_t kMaxUnclaimedPerSession = 4;
+// Requests of one user's sessions that wait for the loader.
+inline constexpr size_t kMaxPendingPerUser = 64;
 // Requests of all sessions that wait for the loader.
 inline constexpr size_t kMaxPending = 1024;
 // Events a gRPC watcher may lag behind; one more ends its stream.
-inline constexpr size_t kMaxQueuedEvents = 1024;
+inline constexpr size_t kMaxQueuedEvents = 128;
+// Who watches, of one user: each event is copied to each.
+inline constexpr size_t kMaxWatchersPerUser = 64;
 
 // fds in flight to the sockets of one user: sent, not yet read. The kernel
 // counts them against RLIMIT_NOFILE of the daemon's user, for all clients
 // together (too_many_unix_fds, net/core/scm.c), so no user may take them all.
 inline constexpr size_t kMaxUnreadFdsPerUser = 2048;
+
+// Open files without which the daemon does not begin: LimitNOFILE= of its unit.
+inline constexpr size_t kMinOpenFiles = 8192;
+// What a refusal says, at most. Bytes.
+inline constexpr size_t kMaxMessageBytes = 2048;
 
 // gRPC. Streams of events first, of one session.
 inline constexpr size_t kMaxStreamsPerSession = 4;

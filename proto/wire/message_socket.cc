@@ -99,7 +99,8 @@ absl::StatusOr<Packet> ReceivePacket(int socket, absl::Span<char> buffer,
   }
   // Only now, with every fd owned, may it be refused.
   if ((message.msg_flags & MSG_CTRUNC) != 0) {
-    return absl::InvalidArgumentError("control data was cut off");
+    return absl::ResourceExhaustedError(
+        "control data was cut off: out of fds");
   }
   if ((message.msg_flags & MSG_TRUNC) != 0) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -37,10 +37,11 @@ struct Packet {
 // Receives one packet into `buffer`, without waiting.
 //
 // Errors: kUnavailable: nothing there now. kOutOfRange: the peer is gone.
-// kInvalidArgument: a packet larger than the buffer, more than `max_fds` fds,
-// control data cut off (MSG_CTRUNC), or control data of a kind nobody asked
-// for; all its fds are closed, and the connection should be ended. kInternal:
-// any other errno of recvmsg(2).
+// kInvalidArgument: a packet larger than the buffer, more than `max_fds` fds, or
+// control data of a kind nobody asked for; all its fds are closed, and the
+// connection should be ended. kResourceExhausted: control data was cut off
+// (MSG_CTRUNC): this process has no room for more fds; the packet is lost and
+// all its fds are closed. kInternal: any other errno of recvmsg(2).
 absl::StatusOr<Packet> ReceivePacket(int socket, absl::Span<char> buffer,
                                      size_t max_fds);
 

@@ -81,6 +81,11 @@ TEST_F(AdmissionTest, WritingTheGateIsRefusedByTheVerifier) {
   ExpectRefused("writes_gate", v1::REASON_VERIFIER, "write into map forbidden");
 }
 
+TEST_F(AdmissionTest, WritingTheGateForSomeNoncesOnlyIsRefused) {
+  ExpectRefused("writes_gate_sometimes", v1::REASON_VERIFIER,
+                "write into map forbidden");
+}
+
 TEST_F(AdmissionTest, UpdatingTheGateIsRefusedByTheVerifier) {
   ExpectRefused("updates_gate", v1::REASON_VERIFIER,
                 "write into map forbidden");

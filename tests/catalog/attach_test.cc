@@ -54,7 +54,7 @@ class AttachTest : public ::testing::Test {
                       v1::Manifest::Type type,
                       const Mitigations& mitigations = {}) {
     Attacher attacher(mitigations);
-    attacher.Start(1, Copy(program.get()), Copy(socket), type);
+    attacher.Start(1, 1, Copy(program.get()), Copy(socket), type);
     const auto results = Wait(attacher);
     EXPECT_EQ(results.size(), 1u);
     return results.at(0).status;
@@ -148,7 +148,7 @@ TEST_F(AttachTest, MoreThanThereAreChildren) {
   std::vector<UniqueFd> sockets;
   for (size_t i = 0; i < kCount; ++i) {
     sockets.push_back(Udp());
-    attacher.Start(i, Copy(filter_.program.get()), Copy(sockets.back().get()),
+    attacher.Start(i, i, Copy(filter_.program.get()), Copy(sockets.back().get()),
                    v1::Manifest::SOCKET_FILTER);
   }
   std::set<uint64_t> ids;
@@ -169,11 +169,11 @@ TEST_F(AttachTest, AChildThatHangsTimesOutAndHoldsUpNobody) {
   for (int attempt = 0; attempt < 20; ++attempt) {
     Attacher attacher({}, milliseconds(400));
     const UniqueFd stuck = Udp(), free = Udp();
-    attacher.Start(1, Copy(filter_.program.get()), Copy(stuck.get()),
+    attacher.Start(1, 1, Copy(filter_.program.get()), Copy(stuck.get()),
                    v1::Manifest::SOCKET_FILTER);
     StopChildren();
     const auto begun = Attacher::Clock::now();
-    attacher.Start(2, Copy(filter_.program.get()), Copy(free.get()),
+    attacher.Start(2, 2, Copy(filter_.program.get()), Copy(free.get()),
                    v1::Manifest::SOCKET_FILTER);
     const auto results = Wait(attacher);
     ASSERT_EQ(results.size(), 2u);
@@ -197,7 +197,7 @@ TEST_F(AttachTest, LeavesNoChildBehind) {
     Attacher attacher({});
     const UniqueFd socket = Udp();
     for (int i = 0; i < 10; ++i) {
-      attacher.Start(i, Copy(filter_.program.get()), Copy(socket.get()),
+      attacher.Start(i, i, Copy(filter_.program.get()), Copy(socket.get()),
                      v1::Manifest::SOCKET_FILTER);
     }
     Wait(attacher);

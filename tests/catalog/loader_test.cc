@@ -110,10 +110,10 @@ class LoaderTest : public ::testing::Test {
     EXPECT_EQ(write(memfd.get(), "x", 1), -1);
   }
 
-  std::string DigestOf(const std::string& name) {
+  std::string IdentityOf(const std::string& name) {
     for (const CatalogEntry& entry : snapshot_.entry()) {
       if (entry.description().summary().name() == name) {
-        return entry.description().digest();
+        return entry.identity();
       }
     }
     ADD_FAILURE() << name;
@@ -125,7 +125,7 @@ class LoaderTest : public ::testing::Test {
     LoaderRequest request;
     request.set_id(++id_);
     request.mutable_load()->set_program(name);
-    request.mutable_load()->set_digest(DigestOf(name));
+    request.mutable_load()->set_identity(IdentityOf(name));
     request.mutable_load()->set_gate_slot(slot);
     request.mutable_load()->set_gate_nonce(nonce);
     return request;
@@ -134,6 +134,7 @@ class LoaderTest : public ::testing::Test {
     LoaderRequest request;
     request.set_id(++id_);
     request.mutable_attach()->set_program(name);
+    request.mutable_attach()->set_until_ns(INT64_MAX);
     return request;
   }
   LoaderRequest Reload() {
@@ -207,7 +208,7 @@ TEST_F(LoaderTest, RefusesWhatIsNotInTheCatalog) {
   EXPECT_EQ(refusal(request), v1::REASON_UNKNOWN_PROGRAM);
   EXPECT_EQ(refusal(LoadOf("broken")), v1::REASON_PROGRAM_UNAVAILABLE);
   request = LoadOf("sample");
-  request.mutable_load()->set_digest(std::string(64, '0'));
+  request.mutable_load()->set_identity(std::string(64, '0'));
   EXPECT_EQ(refusal(request), v1::REASON_PROGRAM_UNAVAILABLE);
   EXPECT_EQ(refusal(LoadOf("sample", kGateSlots)), v1::REASON_INVALID_ARGUMENT);
   EXPECT_EQ(refusal(LoadOf("sample", 1, 0)), v1::REASON_INVALID_ARGUMENT);

@@ -28,7 +28,7 @@ int PrintWarnings(libbpf_print_level level, const char* format, va_list list) {
 bool FindVariable(const btf* types, const char* name, uint32_t& offset,
                   uint32_t& size) {
   const int section_id =
-      btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
+      btf__find_by_name_kind(types, ".rodata.gate", BTF_KIND_DATASEC);
   if (section_id < 0) return false;
   const btf_type* section = btf__type_by_id(types, section_id);
   const btf_var_secinfo* entries = btf_var_secinfos(section);
@@ -86,8 +86,7 @@ bool LoadedProgram::SetConstant(const char* name, const void* value,
     size_t map_size = 0;
     void* bytes = bpf_map__initial_value(map, &map_size);
     if (bytes != nullptr &&
-        std::string_view(bpf_map__name(map)).find(".rodata") !=
-            std::string_view::npos) {
+        std::string_view(bpf_map__name(map)) == ".rodata.gate") {
       std::memcpy(static_cast<char*>(bytes) + offset, value, size);
       return true;
     }

@@ -169,7 +169,7 @@ TEST_F(MessageSocketTest, RefusesWhatTheKernelCutOff) {
   const absl::Status status = Receive(3).status();
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
 
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("cut off"));
   EXPECT_EQ(CountOpenFds(), before);
 }

@@ -50,10 +50,7 @@ std::shared_ptr<const Snapshot> MakeSnapshot(
     added.set_pool_target(entry.target);
     added.set_identity(entry.version);
   }
-  // A field that no reader knows, so that an empty catalog is not an empty
-  // file.
-  return *Snapshot::Read(
-      MemoryFile(message.SerializeAsString() + std::string("\x98\x06\x01", 3)));
+  return *Snapshot::Read(MemoryFile(message.SerializeAsString()));
 }
 
 // A pool and its loader on a loop in a thread of its own.
@@ -392,8 +389,7 @@ TEST_F(PoolTest, ReadyInstancesStayWithinTheLimitOfBytes) {
   SetCatalog({{"a", 10}});
   Settle();
   EXPECT_EQ(Ready(), 3u);
-  // Who waits is served all the same.
-  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Take().ok() || true);
+  // Who waits is served all the same, and nothing is loaded beyond that.
   Wait("a", 1);
   Settle();
   EXPECT_THAT(Served(), ElementsAre(std::pair(uint64_t{1}, kOk)));
@@ -422,7 +418,8 @@ TEST_F(PoolTest, OutOfGatesIsBusy) {
   int served = 0;
   for (const auto& [ticket, code] : Served()) served += code == kOk;
   EXPECT_LE(served, 2);
-  EXPECT_EQ(GatesInUse(), static_cast<uint32_t>(served));
+  // What was under way for those who were refused is ready for the next.
+  EXPECT_EQ(served + Ready(), 2u);
 }
 
 }  // namespace

@@ -40,14 +40,19 @@ struct {
   __type(value, __u64);
 } bpfgrant_gate SEC(".maps");
 
+// The loader sets these before the load. They have a section of their own, so
+// that its trial can make them, and nothing else, unknown to the verifier: then
+// what a program does is seen for every value that they may have.
+#define BPFGRANT_GATE_CONSTANT SEC(".rodata.gate")
+
 // This instance's slot.
-const volatile __u32 bpfgrant_gate_slot = 0;
+const volatile __u32 bpfgrant_gate_slot BPFGRANT_GATE_CONSTANT = 0;
 // What the slot holds while this instance may run. 0, which a closed slot
 // holds, opens nothing. The slot's next tenant has another nonce, so an fd kept
 // from a former grant stays dead.
-const volatile __u64 bpfgrant_gate_nonce = 0;
+const volatile __u64 bpfgrant_gate_nonce BPFGRANT_GATE_CONSTANT = 0;
 // What to answer once the gate is closed. Anything but PASS is DROP.
-const volatile __u32 bpfgrant_on_revoke = 0;
+const volatile __u32 bpfgrant_on_revoke BPFGRANT_GATE_CONSTANT = 0;
 
 // Whether this instance may run now. The slot is read once: the daemon may
 // store to it at any moment.

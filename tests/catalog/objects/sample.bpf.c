@@ -124,6 +124,13 @@ int sample(struct __sk_buff* skb) {
   __u64* gate = bpf_map_lookup_elem(&bpfgrant_gate, &zero);
   if (gate) *gate = 1;
 #endif
+#ifdef WRITES_GATE_SOMETIMES
+  // For half of all nonces, none of which is a trial's.
+  if (!(bpfgrant_gate_nonce & 1)) {
+    __u64* other = bpf_map_lookup_elem(&bpfgrant_gate, &zero);
+    if (other) *other = 1;
+  }
+#endif
 #ifdef UPDATES_GATE
   __u64 one = 1;
   bpf_map_update_elem(&bpfgrant_gate, &zero, &one, BPF_ANY);
