@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "spdlog/spdlog.h"
@@ -149,7 +150,7 @@ EventLoop::Source EventLoop::WhenIdle(std::function<void()> callback) {
 
 void EventLoop::Post(absl::AnyInvocable<void()> work) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     posted_.push_back(std::move(work));
     if (posted_.size() > 1) return;  // The wake-up is under way.
   }
@@ -161,7 +162,7 @@ void EventLoop::Post(absl::AnyInvocable<void()> work) {
 void EventLoop::RunPosted() {
   std::vector<absl::AnyInvocable<void()>> work;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     work.swap(posted_);
   }
   for (auto& item : work) item();

@@ -5,38 +5,41 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "spdlog/spdlog.h"
 
 namespace bpfgrant::broker {
 
 // What the thread and its owner share; it lives as long as either.
 struct GracePeriod::Shared {
-  absl::Mutex mutex;
-  EventLoop* loop ABSL_GUARDED_BY(mutex) = nullptr;  // nullptr: over
-  std::vector<std::function<void()>> waiting ABSL_GUARDED_BY(mutex);
+  std::mutex mutex;
+  std::condition_variable changed;
+  // Guarded by `mutex`.
+  EventLoop* loop = nullptr;  // nullptr: over
+  std::vector<std::function<void()>> waiting;
 };
 
 GracePeriod::GracePeriod(EventLoop& loop) : shared_(new Shared) {
-  absl::MutexLock lock(&shared_->mutex);
   shared_->loop = &loop;
 }
 
 GracePeriod::~GracePeriod() {
-  absl::MutexLock lock(&shared_->mutex);
+  std::lock_guard lock(shared_->mutex);
   shared_->loop = nullptr;
+  shared_->changed.notify_one();
 }
 
 void GracePeriod::Wait(std::function<void()> done) {
   {
-    absl::MutexLock lock(&shared_->mutex);
+    std::lock_guard lock(shared_->mutex);
     shared_->waiting.push_back(std::move(done));
+    shared_->changed.notify_one();
   }
   if (std::exchange(started_, true)) return;
   // Not to be joined: inside membarrier(2) it stays for as long as somebody
@@ -48,12 +51,10 @@ void GracePeriod::RunThread(std::shared_ptr<Shared> shared) {
   for (;;) {
     std::vector<std::function<void()>> served;
     {
-      absl::MutexLock lock(&shared->mutex);
-      const auto wanted = [&shared] {
-        shared->mutex.AssertHeld();
+      std::unique_lock lock(shared->mutex);
+      shared->changed.wait(lock, [&shared] {
         return shared->loop == nullptr || !shared->waiting.empty();
-      };
-      shared->mutex.Await(absl::Condition(&wanted));
+      });
       if (shared->loop == nullptr) return;
       served.swap(shared->waiting);
     }
@@ -62,7 +63,7 @@ void GracePeriod::RunThread(std::shared_ptr<Shared> shared) {
       spdlog::warn("membarrier: {}", std::strerror(errno));
       continue;
     }
-    absl::MutexLock lock(&shared->mutex);
+    std::lock_guard lock(shared->mutex);
     if (shared->loop == nullptr) return;
     shared->loop->Post([served = std::move(served)] {
       for (const auto& done : served) done();

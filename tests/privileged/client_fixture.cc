@@ -4,9 +4,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -102,11 +104,22 @@ void ClientTest::WaitUntilIdle() {
 }
 
 Resting ClientTest::Rest() {
-  WaitUntilIdle();
-  const v1::StatusReply status = Status();
-  return {CountOpenFds(daemon().PidOf(Daemon::Process::kBroker)),
-          CountOpenFds(daemon().PidOf(Daemon::Process::kLoader)),
-          status.gate_slots_used(), status.sessions()};
+  Resting last;
+  // The loader closes its copies of what it sent a moment after the broker has
+  // them: at rest is what stays as it is for a while.
+  WaitUntil(
+      [&] {
+        WaitUntilIdle();
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        const v1::StatusReply status = Status();
+        const Resting before = std::exchange(
+            last, {CountOpenFds(daemon().PidOf(Daemon::Process::kBroker)),
+                   CountOpenFds(daemon().PidOf(Daemon::Process::kLoader)),
+                   status.gate_slots_used(), status.sessions()});
+        return last == before;
+      },
+      kPatience);
+  return last;
 }
 
 void ClientTest::ExpectRestsAs(const Resting& before) {
@@ -115,10 +128,7 @@ void ClientTest::ExpectRestsAs(const Resting& before) {
   const bool same = WaitUntil(
       [&] {
         now = Rest();
-        return now.broker_fds == before.broker_fds &&
-               now.loader_fds == before.loader_fds &&
-               now.gate_slots_used == before.gate_slots_used &&
-               now.sessions == before.sessions;
+        return now == before;
       },
       kPatience);
   EXPECT_TRUE(same) << "broker's fds " << now.broker_fds << ", were "
@@ -135,7 +145,8 @@ void ClientTest::ExpectGone(const KernelObjects& objects) {
   EXPECT_TRUE(left->empty()) << left->Describe();
 }
 
-void ClientTest::AddDroppingSampler(const std::string& name) {
+void ClientTest::AddSampler(const std::string& name, const std::string& from,
+                            const std::string& to) {
   const fs::path catalog = daemon().catalog_directory();
   std::ifstream file(catalog / "packet_sampler.manifest");
   std::ostringstream manifest;
@@ -147,11 +158,24 @@ void ClientTest::AddDroppingSampler(const std::string& name) {
           {{"name: \"packet_sampler\"", absl::StrCat("name: \"", name, "\"")},
            {"\"packet_sampler/1\"", absl::StrCat("\"", name, "/1\"")},
            {"\"packet_sampler.bpf.o\"", absl::StrCat("\"", name, ".bpf.o\"")},
-           {"on_revoke: PASS", "on_revoke: DROP"}}),
+           {from, to}}),
       catalog / "packet_sampler.bpf.o");
   const auto reply = administrator().Reload();
   ASSERT_TRUE(reply.ok()) << reply.status();
   ASSERT_EQ(reply->unavailable_size(), 0) << reply->unavailable(0);
+  const auto described = administrator().Describe(name);
+  ASSERT_TRUE(described.ok()) << described.status();
+}
+
+void BeginLongRun(Nobody& client, std::chrono::milliseconds time) {
+  constexpr uint64_t kProbe = 2'000'000;
+  const uint64_t probe_ms =
+      std::max<uint64_t>(client.Number(absl::StrCat("run 0 ", kProbe)), 1);
+  const uint64_t times =
+      kProbe * static_cast<uint64_t>(time.count()) / probe_ms;
+  client.Tell(absl::StrCat("run 0 ", std::min<uint64_t>(times, INT32_MAX)));
+  // Long enough for it to have begun.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
 }
 
 KernelObjects HeldBy(pid_t process) {

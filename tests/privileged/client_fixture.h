@@ -26,6 +26,7 @@ struct Resting {
   size_t loader_fds = 0;
   uint32_t gate_slots_used = 0;
   uint32_t sessions = 0;
+  bool operator==(const Resting&) const = default;
 };
 
 class ClientTest : public DaemonTest {
@@ -58,9 +59,14 @@ class ClientTest : public DaemonTest {
   // That these objects of the kernel go away.
   void ExpectGone(const KernelObjects& objects);
 
-  // Adds a catalog entry `name` that is packet_sampler but drops what comes
-  // once it is revoked, and reloads.
-  void AddDroppingSampler(const std::string& name);
+  // Adds a catalog entry `name` that is packet_sampler with `from` in its
+  // manifest replaced by `to`, and reloads.
+  void AddSampler(const std::string& name, const std::string& from,
+                  const std::string& to);
+  // One that drops what comes once it is revoked.
+  void AddDroppingSampler(const std::string& name) {
+    AddSampler(name, "on_revoke: PASS", "on_revoke: DROP");
+  }
 
  private:
   std::optional<Connection> administrator_;
@@ -68,6 +74,10 @@ class ClientTest : public DaemonTest {
 
 // The programs and maps that a process holds by fds.
 KernelObjects HeldBy(pid_t process);
+
+// Has `client`, which holds grant 0 with its program's fd, run the program at
+// will for about `time`, without waiting for it: fetch the answer to "run".
+void BeginLongRun(Nobody& client, std::chrono::milliseconds time);
 
 // Whether a packet_sampler does anything: runs the program once and looks
 // whether its counters move. By the kernel's ids, so that it works for whoever

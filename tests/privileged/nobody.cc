@@ -59,8 +59,8 @@ std::string Nobody::Ask(const std::string& command) {
 
 std::vector<std::string> Nobody::Do(const std::string& command) {
   std::vector<std::string> words = absl::StrSplit(Ask(command), ' ');
-  EXPECT_EQ(words.front(), "ok") << command << ": "
-                                 << (words.size() > 1 ? words[1] : "");
+  EXPECT_EQ(words.front(), "ok")
+      << command << ": " << (words.size() > 1 ? words[1] : "");
   words.erase(words.begin());
   return words;
 }
@@ -96,7 +96,7 @@ Acquired Nobody::Acquire(const std::string& how) {
 }
 
 void Nobody::KillAndReap() {
-  Kill();
+  process_->Kill(SIGKILL);
   process_->Wait();
 }
 

@@ -20,7 +20,7 @@ namespace bpfgrant::test {
 
 // What the client was told about a grant.
 struct Acquired {
-  std::string index;     // its name in commands: "0"
+  std::string index;  // its name in commands: "0"
   uint64_t grant = 0;
   std::string delivery;  // "program" or "attach"
   // The kernel's ids of what came, by handle; 0: the client could not ask.
@@ -53,7 +53,6 @@ class Nobody {
   void Tell(const std::string& command);
   std::string Answer(std::chrono::milliseconds timeout);
 
-  void Kill() { process_->Kill(SIGKILL); }
   // Kills it and waits for its end.
   void KillAndReap();
   pid_t pid() const { return process_->pid(); }

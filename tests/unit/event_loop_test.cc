@@ -208,8 +208,7 @@ TEST(EventLoopTest, RunsSignalCallbacks) {
   sigaddset(&set, SIGUSR1);
   ASSERT_EQ(pthread_sigmask(SIG_BLOCK, &set, nullptr), 0);
   EventLoop loop;
-  const EventLoop::Source source =
-      loop.Signal(SIGUSR1, [&] { loop.Exit(5); });
+  const EventLoop::Source source = loop.Signal(SIGUSR1, [&] { loop.Exit(5); });
   ASSERT_TRUE(source.active());
   raise(SIGUSR1);
   EXPECT_EQ(loop.Run(), 5);

@@ -96,10 +96,9 @@ TEST(LedgerTest, PagesById) {
 TEST(LedgerTest, SelectsTheIdsThatMatch) {
   Ledger ledger;
   for (const uid_t uid : {1, 2, 1}) ledger.Add(Entry("a", uid, "p"));
-  EXPECT_THAT(ledger.Select([](const Grant& grant) {
-    return grant.info.uid() == 1;
-  }),
-              ElementsAre(1, 3));
+  EXPECT_THAT(
+      ledger.Select([](const Grant& grant) { return grant.info.uid() == 1; }),
+      ElementsAre(1, 3));
 }
 
 }  // namespace

@@ -86,8 +86,8 @@ class ReadOptionsTest : public ::testing::Test {
     for (std::string& argument : arguments) pointers.push_back(argument.data());
     ::testing::internal::CaptureStderr();
     ::testing::internal::CaptureStdout();
-    auto result = ReadOptions(static_cast<int>(pointers.size()),
-                              pointers.data());
+    auto result =
+        ReadOptions(static_cast<int>(pointers.size()), pointers.data());
     said_ = ::testing::internal::GetCapturedStderr();
     printed_ = ::testing::internal::GetCapturedStdout();
     return result;
@@ -95,9 +95,8 @@ class ReadOptionsTest : public ::testing::Test {
   Options MustRead(std::vector<std::string> arguments = {}) {
     auto result = Read(std::move(arguments));
     EXPECT_TRUE(std::holds_alternative<Options>(result)) << said_;
-    return std::holds_alternative<Options>(result)
-               ? std::get<Options>(result)
-               : Options();
+    return std::holds_alternative<Options>(result) ? std::get<Options>(result)
+                                                   : Options();
   }
   void ExpectUsageError(const std::variant<Options, int>& result) {
     ASSERT_TRUE(std::holds_alternative<int>(result));
@@ -113,12 +112,12 @@ class ReadOptionsTest : public ::testing::Test {
 TEST_F(ReadOptionsTest, FillsInDefaults) {
   const Options options = MustRead({"--user", "1000"});
   EXPECT_EQ(options.runtime_directory, "/run/bpfgrant");
-  EXPECT_THAT(options.catalog_directories,
-              ElementsAre("/usr/lib/bpfgrant/programs",
-                          "/etc/bpfgrant/programs"));
-  EXPECT_THAT(options.policy_directories,
-              ElementsAre("/usr/lib/bpfgrant/policy.d",
-                          "/etc/bpfgrant/policy.d"));
+  EXPECT_THAT(
+      options.catalog_directories,
+      ElementsAre("/usr/lib/bpfgrant/programs", "/etc/bpfgrant/programs"));
+  EXPECT_THAT(
+      options.policy_directories,
+      ElementsAre("/usr/lib/bpfgrant/policy.d", "/etc/bpfgrant/policy.d"));
   EXPECT_FALSE(options.administrator_group.has_value());
   EXPECT_FALSE(options.identify_by_nonce);
   EXPECT_EQ(options.limits.sessions(), kDefaultSessions);
@@ -153,10 +152,10 @@ TEST_F(ReadOptionsTest, TakesTheConfiguration) {
 
 TEST_F(ReadOptionsTest, CommandLineOverridesTheConfiguration) {
   Write(kFull);
-  const Options options = MustRead(
-      {"--runtime-dir", "/run/third", "--catalog", "/x", "--catalog", "/y",
-       "--policy", "/z", "--user", "5", "--admin-group", "6", "--identify",
-       "nonce", "--verbose"});
+  const Options options =
+      MustRead({"--runtime-dir", "/run/third", "--catalog", "/x", "--catalog",
+                "/y", "--policy", "/z", "--user", "5", "--admin-group", "6",
+                "--identify", "nonce", "--verbose"});
   EXPECT_EQ(options.runtime_directory, "/run/third");
   // In the order given: later ones override by file name.
   EXPECT_THAT(options.catalog_directories, ElementsAre("/x", "/y"));

@@ -13,19 +13,19 @@
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/refusal/refusal.h"
 #include "spdlog/spdlog.h"
+#include "tests/wire/moment.h"
 #include "tests/wire/scripted_loader.h"
 
 namespace bpfgrant::broker {
 namespace {
 
-using ::testing::ElementsAre;
 using broker_test::MemoryFile;
 using broker_test::ScriptedLoader;
+using ::testing::ElementsAre;
 using Mode = ScriptedLoader::Mode;
 
 struct Entry {
@@ -97,16 +97,16 @@ class PoolTest : public ::testing::Test {
     using Result = decltype(function(*parts_));
     std::optional<std::conditional_t<std::is_void_v<Result>, int, Result>>
         result;
-    absl::Notification done;
+    broker_test::Moment done;
     parts_->loop.Post([&] {
       if constexpr (std::is_void_v<Result>) {
         function(*parts_);
       } else {
         result.emplace(function(*parts_));
       }
-      done.Notify();
+      done.Happen();
     });
-    done.WaitForNotification();
+    done.Wait();
     if constexpr (!std::is_void_v<Result>) return *std::move(result);
   }
   void WaitUntil(const char* what,
@@ -245,9 +245,8 @@ TEST_F(PoolTest, WhoWaitsIsServedBeforeTheShelvesAreFilled) {
   Start();
   SetMode(Mode::kSilent);
   SetCatalog({{"a", 8}, {"b", 0}});
-  WaitUntil("the pool loads", [](Parts& parts) {
-    return parts.scripted.held() == 2;
-  });
+  WaitUntil("the pool loads",
+            [](Parts& parts) { return parts.scripted.held() == 2; });
   Wait("b", 1);
   AnswerHeld();
   Settle();
@@ -267,9 +266,8 @@ TEST_F(PoolTest, WhoWaitsLongestIsServedFirstWhateverTheProgram) {
   Wait("b", 3);
   Wait("a", 4);
   Wait("b", 5);
-  WaitUntil("two are under way", [](Parts& parts) {
-    return parts.scripted.held() == 2;
-  });
+  WaitUntil("two are under way",
+            [](Parts& parts) { return parts.scripted.held() == 2; });
   AnswerHeld();
   Settle();
   EXPECT_THAT(Asked(), ElementsAre("a", "a", "b", "a", "b"));
@@ -334,9 +332,8 @@ TEST_F(PoolTest, ReplacedProgramIsDiscardedReadyOrLoading) {
   Settle();
   SetMode(Mode::kSilent);
   ASSERT_TRUE(Take("a").ok());
-  WaitUntil("one is loading", [](Parts& parts) {
-    return parts.scripted.held() == 1;
-  });
+  WaitUntil("one is loading",
+            [](Parts& parts) { return parts.scripted.held() == 1; });
   SetCatalog({{"a", 2, "2"}, {"b", 2}});
   EXPECT_EQ(Ready("a"), 0u);
   EXPECT_EQ(Ready("b"), 2u);
@@ -369,9 +366,8 @@ TEST_F(PoolTest, CatalogThatGoesAndComesBackWhileLoadingLoadsOn) {
   Start();
   SetMode(Mode::kSilent);
   SetCatalog({{"a", 2}});
-  WaitUntil("two are loading", [](Parts& parts) {
-    return parts.scripted.held() == 2;
-  });
+  WaitUntil("two are loading",
+            [](Parts& parts) { return parts.scripted.held() == 2; });
   SetCatalog({{"a", 2, "2"}});
   SetCatalog({{"a", 2, "1"}});
   AnswerHeld();

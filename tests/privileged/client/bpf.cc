@@ -2,6 +2,7 @@
 
 #include <linux/bpf.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,9 +76,9 @@ std::string OnMap(Client& client, const Words& words) {
 std::string FdById(Client&, const Words& words) {
   bpf_attr attributes{};
   attributes.map_id = static_cast<uint32_t>(Number(words.at(1)));
-  const long fd = Bpf(words.at(0) == "map" ? BPF_MAP_GET_FD_BY_ID
-                                           : BPF_PROG_GET_FD_BY_ID,
-                      attributes);
+  const long fd =
+      Bpf(words.at(0) == "map" ? BPF_MAP_GET_FD_BY_ID : BPF_PROG_GET_FD_BY_ID,
+          attributes);
   if (fd >= 0) close(static_cast<int>(fd));
   return Outcome(fd);
 }
@@ -102,8 +103,8 @@ std::string RunProgram(Client& client, const Words& words) {
 
 std::string Pin(Client& client, const Words& words) {
   bpf_attr attributes{};
-  attributes.bpf_fd = static_cast<uint32_t>(
-      HandleOf(client, words.at(0), words.at(1)));
+  attributes.bpf_fd =
+      static_cast<uint32_t>(HandleOf(client, words.at(0), words.at(1)));
   attributes.pathname = Address(words.at(2).c_str());
   return Outcome(Bpf(BPF_OBJ_PIN, attributes));
 }

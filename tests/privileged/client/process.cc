@@ -19,9 +19,9 @@ namespace {
 // A child that nobody ends ends by itself.
 constexpr unsigned kChildSeconds = 120;
 
-// "ok PID". The child has copies of everything and obeys `child`; it stays when
-// this process is gone.
-std::string Fork(Client& client, const Words&) {
+// "ok PID". The child has copies of everything and obeys `child`; with "stay"
+// it is there when this process is gone.
+std::string Fork(Client& client, const Words& words) {
   int down[2], up[2];
   if (pipe2(down, O_CLOEXEC) < 0 || pipe2(up, O_CLOEXEC) < 0) return Errno();
   const pid_t pid = fork();
@@ -35,7 +35,8 @@ std::string Fork(Client& client, const Words&) {
     Serve(client, in, out);
     // Neither what the grants would do at their end nor the parent's buffers
     // are this process's business.
-    for (;;) pause();
+    while (!words.empty()) pause();
+    _exit(0);
   }
   close(down[0]);
   close(up[1]);

@@ -27,8 +27,7 @@ bool WaitFor(int socket, short events) {
 }
 
 std::string RawConnect(Client& client, const Words& words) {
-  client.raw =
-      UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  client.raw = UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   client.raw_request = 0;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -57,8 +56,8 @@ std::string RawSend(Client& client, v1::ClientFrame frame,
 std::string RawReceive(Client& client, const Words&) {
   std::vector<char> buffer(kMaxFrameBytes);
   if (!WaitFor(client.raw.get(), POLLIN)) return "failed: nothing came";
-  const auto packet = ReceivePacket(client.raw.get(), absl::MakeSpan(buffer),
-                                    kMaxFdsPerGrant);
+  const auto packet =
+      ReceivePacket(client.raw.get(), absl::MakeSpan(buffer), kMaxFdsPerGrant);
   if (!packet.ok()) {
     return absl::IsOutOfRange(packet.status())
                ? "closed"

@@ -1,6 +1,8 @@
 // What goes through the library's Connection.
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -28,13 +30,11 @@ std::string Connect(Client& client, const Words& words) {
 // Numbers it, maps its ring buffer, and tells everything of it.
 std::string Keep(Client& client, Grant grant) {
   std::string text = absl::StrCat("ok ", client.grants.size(), " ", grant.id());
-  absl::StrAppend(&text, grant.delivery() == v1::DELIVERY_PROGRAM
-                             ? " program"
-                             : " attach");
+  absl::StrAppend(
+      &text, grant.delivery() == v1::DELIVERY_PROGRAM ? " program" : " attach");
   std::unique_ptr<RingBuffer> samples;
   for (const Grant::Handle& handle : grant.handles()) {
-    const bool program =
-        handle.description.kind() == v1::HANDLE_KIND_PROGRAM;
+    const bool program = handle.description.kind() == v1::HANDLE_KIND_PROGRAM;
     const int fd = handle.fd.get();
     absl::StrAppend(&text, " ", handle.description.name(), "=",
                     program ? IdOfProgram(fd) : IdOfMap(fd));
@@ -78,8 +78,8 @@ std::string Release(Client& client, const Words& words) {
 std::string Ended(Client& client, const Words& words) {
   client.connection.value().ProcessEvents().IgnoreError();
   const Grant& grant = GrantAt(client, words.at(0));
-  return absl::StrCat(
-      "ok ", grant.ended() ? ReasonName(grant.end_reason()) : "live");
+  return absl::StrCat("ok ",
+                      grant.ended() ? ReasonName(grant.end_reason()) : "live");
 }
 
 // The next event: event MILLISECONDS
@@ -88,8 +88,7 @@ std::string NextEvent(Client& client, const Words& words) {
       std::chrono::milliseconds(Number(words.at(0))));
   if (!event.ok()) return absl::StrCat("failed: ", event.status().ToString());
   return absl::StrCat("ok ", v1::Event::Type_Name(event->type()), " ",
-                      event->grant().grant(), " ",
-                      ReasonName(event->reason()));
+                      event->grant().grant(), " ", ReasonName(event->reason()));
 }
 
 // How many grants it sees, and of how many users.
@@ -136,6 +135,10 @@ std::string Inherited(Client& client, const Words&) {
 // many PATH N: so many more connections, each with one packet_sampler.
 std::string Many(Client& client, const Words& words) {
   const size_t wanted = Number(words.at(1));
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
   for (size_t i = 0; i < wanted; ++i) {
     auto connection = Connection::Connect({.path = words.at(0)});
     if (!connection.ok()) {

@@ -77,15 +77,14 @@ std::string OpenUdp(Client& client, const Words& words) {
 
 // An fd that the test gave: adopt FD
 std::string Adopt(Client& client, const Words& words) {
-  return AddSocket(
-      client, {UniqueFd(fcntl(static_cast<int>(Number(words.at(0))),
-                              F_DUPFD_CLOEXEC, 0)),
-               {}});
+  return AddSocket(client,
+                   {UniqueFd(fcntl(static_cast<int>(Number(words.at(0))),
+                                   F_DUPFD_CLOEXEC, 0)),
+                    {}});
 }
 
 std::string SetOption(int socket, int option, int value) {
-  return Outcome(
-      setsockopt(socket, SOL_SOCKET, option, &value, sizeof(value)));
+  return Outcome(setsockopt(socket, SOL_SOCKET, option, &value, sizeof(value)));
 }
 
 // attach GRANT SOCKET [reuseport]

@@ -1,0 +1,289 @@
+// Somebody has taken over the broker and asks the loader for all that it must
+// not get. The test is that broker; the loader is the daemon's own.
+
+#include <linux/bpf.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "bpfgrant/daemon/loader.pb.h"
+#include "daemon/loader/loader.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/wire/limits.h"
+#include "proto/wire/message_socket.h"
+#include "tests/harness/process_tree.h"
+#include "tests/harness/skip.h"
+#include "tests/privileged/client_fixture.h"
+#include "tests/privileged/daemon_process.h"
+
+namespace bpfgrant::test {
+namespace {
+
+using ::testing::IsEmpty;
+
+class BrokerTakenOverTest : public PrivilegedTest {
+ protected:
+  struct Answer {
+    daemon::LoaderReply message;
+    std::vector<UniqueFd> fds;
+    v1::Reason reason() const { return message.refusal().reason(); }
+  };
+
+  void SetUp() override {
+    PrivilegedTest::SetUp();
+    if (IsSkipped()) return;
+    int pair[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                         0, pair),
+              0);
+    broker_.reset(pair[0]);
+    UniqueFd loader_end(pair[1]);
+    loader_ = fork();
+    ASSERT_GE(loader_, 0);
+    if (loader_ == 0) {
+      broker_.reset();
+      alarm(120);
+      daemon::LoaderOptions options;
+      options.catalog_directories = {CATALOG_PATH};
+      options.policy_directories = {policy_.path()};
+      _exit(daemon::RunLoader(std::move(loader_end), options));
+    }
+    loader_end.reset();
+    const Answer ready = Receive();
+    ASSERT_TRUE(ready.message.has_ready()) << ready.message.ShortDebugString();
+    ASSERT_EQ(ready.fds.size(), 2u);
+    gates_ = static_cast<uint64_t*>(mmap(nullptr, kGateSlots * 8,
+                                         PROT_READ | PROT_WRITE, MAP_SHARED,
+                                         ready.fds[0].get(), 0));
+    ASSERT_NE(gates_, MAP_FAILED);
+    gates_[kGateSlots - 1] = 42;
+    ReadDigest(ready.fds[1].get());
+    held_ = HeldBy(loader_);
+  }
+  void TearDown() override {
+    if (loader_ <= 0) return;
+    kill(loader_, SIGKILL);
+    waitpid(loader_, nullptr, 0);
+  }
+
+  void ReadDigest(int memfd) {
+    std::string bytes(1 << 20, '\0');
+    const ssize_t length = pread(memfd, bytes.data(), bytes.size(), 0);
+    ASSERT_GT(length, 0);
+    bytes.resize(static_cast<size_t>(length));
+    daemon::Snapshot snapshot;
+    ASSERT_TRUE(snapshot.ParseFromString(bytes));
+    for (const daemon::CatalogEntry& entry : snapshot.entry()) {
+      if (entry.description().summary().name() == "packet_sampler") {
+        identity_ = entry.identity();
+      }
+    }
+    ASSERT_EQ(identity_.size(), 64u);
+  }
+
+  Answer Receive() {
+    std::vector<char> buffer(kMaxFrameBytes);
+    pollfd watch{broker_.get(), POLLIN, 0};
+    EXPECT_EQ(poll(&watch, 1, static_cast<int>(kPatience.count())), 1);
+    auto packet =
+        ReceivePacket(broker_.get(), absl::MakeSpan(buffer), kMaxFdsPerGrant);
+    Answer answer;
+    EXPECT_TRUE(packet.ok()) << packet.status();
+    if (!packet.ok()) return answer;
+    answer.message.ParseFromArray(packet->bytes.data(),
+                                  static_cast<int>(packet->bytes.size()));
+    answer.fds = std::move(packet->fds);
+    return answer;
+  }
+  Answer Ask(daemon::LoaderRequest request, const std::vector<int>& fds = {}) {
+    request.set_id(++id_);
+    EXPECT_TRUE(
+        SendPacket(broker_.get(), request.SerializeAsString(), fds).ok());
+    Answer answer = Receive();
+    EXPECT_EQ(answer.message.id(), id_);
+    return answer;
+  }
+
+  daemon::LoaderRequest Load(const std::string& program, uint32_t slot = 3,
+                             uint64_t nonce = 7) const {
+    daemon::LoaderRequest request;
+    request.mutable_load()->set_program(program);
+    request.mutable_load()->set_identity(identity_);
+    request.mutable_load()->set_gate_slot(slot);
+    request.mutable_load()->set_gate_nonce(nonce);
+    return request;
+  }
+  v1::Reason Attach(int program, int socket) {
+    daemon::LoaderRequest request;
+    request.mutable_attach()->set_program("packet_sampler");
+    request.mutable_attach()->set_until_ns(INT64_MAX);
+    return Ask(std::move(request), {program, socket}).reason();
+  }
+
+  // That the loader answers as it should, and holds what it held before.
+  void ExpectNothingLoaded() {
+    // It closes what it sent a moment after that is here.
+    EXPECT_TRUE(WaitUntil([&] { return HeldBy(loader_) == held_; }, kPatience))
+        << HeldBy(loader_).Describe();
+    EXPECT_TRUE(IsRunning(loader_));
+    EXPECT_EQ(gates_[kGateSlots - 1], 42u);
+  }
+  // That it takes `bytes` for the end of all trust: it ends, with every gate
+  // closed.
+  void ExpectTheEnd(const std::string& bytes,
+                    const std::vector<int>& fds = {}) {
+    ASSERT_TRUE(SendPacket(broker_.get(), bytes, fds).ok());
+    int status = -1;
+    ASSERT_TRUE(
+        WaitUntil([&] { return waitpid(loader_, &status, WNOHANG) == loader_; },
+                  kPatience));
+    loader_ = -1;
+    EXPECT_EQ(status, W_EXITCODE(1, 0));
+    for (uint32_t slot = 0; slot < kGateSlots; ++slot) {
+      ASSERT_EQ(gates_[slot], 0u) << slot;
+    }
+  }
+  std::string Numbered(daemon::LoaderRequest request) {
+    request.set_id(++id_);
+    return request.SerializeAsString();
+  }
+
+  PrivateFolder policy_;
+  UniqueFd broker_;
+  pid_t loader_ = -1;
+  uint64_t id_ = 0;
+  uint64_t* gates_ = nullptr;
+  std::string identity_;
+  KernelObjects held_;
+};
+
+TEST_F(BrokerTakenOverTest, LoadsOnlyWhatIsApproved) {
+  const auto reason = [this](const daemon::LoaderRequest& request) {
+    const Answer answer = Ask(request);
+    EXPECT_THAT(answer.fds, IsEmpty());
+    return answer.reason();
+  };
+  for (const char* name :
+       {"", "sampler", "packet_sampler.bpf.o", "../catalog/packet_sampler",
+        "/etc/passwd", "packet_sampler\n"}) {
+    EXPECT_EQ(reason(Load(name)), v1::REASON_UNKNOWN_PROGRAM) << name;
+  }
+  daemon::LoaderRequest other = Load("packet_sampler");
+  other.mutable_load()->set_identity(std::string(64, 'a'));
+  EXPECT_EQ(reason(other), v1::REASON_PROGRAM_UNAVAILABLE);
+  other.mutable_load()->clear_identity();
+  EXPECT_EQ(reason(other), v1::REASON_PROGRAM_UNAVAILABLE);
+  EXPECT_EQ(reason(Load("packet_sampler", kGateSlots)),
+            v1::REASON_INVALID_ARGUMENT);
+  EXPECT_EQ(reason(Load("packet_sampler", UINT32_MAX)),
+            v1::REASON_INVALID_ARGUMENT);
+  // A nonce that a closed gate would hold.
+  EXPECT_EQ(reason(Load("packet_sampler", 3, 0)), v1::REASON_INVALID_ARGUMENT);
+  ExpectNothingLoaded();
+}
+
+// It gets the catalog's programs and no right beyond those of a client.
+TEST_F(BrokerTakenOverTest, GetsHandlesWithAClientsRights) {
+  const Answer answer = Ask(Load("packet_sampler"));
+  ASSERT_TRUE(answer.message.has_load()) << answer.message.ShortDebugString();
+  ASSERT_EQ(answer.fds.size(), 4u);
+  EXPECT_EQ(fcntl(answer.fds[3].get(), F_GETFL) & O_ACCMODE, O_RDONLY);
+  ExpectNothingLoaded();
+}
+
+TEST_F(BrokerTakenOverTest, AttachesOnlyProgramsOfThatTypeToSockets) {
+  const Answer sampler = Ask(Load("packet_sampler"));
+  ASSERT_EQ(sampler.fds.size(), 4u);
+  const int program = sampler.fds[0].get();
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const UniqueFd file(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
+  const UniqueFd memory(memfd_create("x", MFD_CLOEXEC));
+  for (const int no_program : {sampler.fds[1].get(), socket.get(), file.get(),
+                               memory.get(), broker_.get()}) {
+    EXPECT_EQ(Attach(no_program, socket.get()), v1::REASON_INVALID_ARGUMENT);
+  }
+  for (const int no_socket : {program, sampler.fds[1].get(), file.get()}) {
+    EXPECT_EQ(Attach(program, no_socket), v1::REASON_SOCKET_UNSUITABLE);
+  }
+  daemon::LoaderRequest other;
+  other.mutable_attach()->set_program("reuseport_steer");
+  other.mutable_attach()->set_until_ns(INT64_MAX);
+  EXPECT_EQ(Ask(other, {program, socket.get()}).reason(),
+            v1::REASON_INVALID_ARGUMENT);
+  other.mutable_attach()->set_program("nothing");
+  other.mutable_attach()->set_until_ns(INT64_MAX);
+  EXPECT_EQ(Ask(other, {program, socket.get()}).reason(),
+            v1::REASON_UNKNOWN_PROGRAM);
+  ExpectNothingLoaded();
+}
+
+// Many reloads and many loads at once, their replies unread: the loader serves
+// them all, one after the other, and keeps none.
+TEST_F(BrokerTakenOverTest, FloodsAreServedInTurn) {
+  constexpr int kReloads = 10, kLoads = 200;
+  std::vector<std::string> packets;
+  daemon::LoaderRequest reload;
+  reload.mutable_reload();
+  for (int i = 0; i < kReloads; ++i) packets.push_back(Numbered(reload));
+  for (int i = 0; i < kLoads; ++i) {
+    packets.push_back(Numbered(Load("packet_sampler")));
+  }
+  size_t sent = 0, answered = 0;
+  while (answered < packets.size()) {
+    while (sent < packets.size() &&
+           SendPacket(broker_.get(), packets[sent], {}).ok()) {
+      ++sent;
+    }
+    const Answer answer = Receive();
+    ASSERT_NE(answer.message.body_case(), daemon::LoaderReply::BODY_NOT_SET);
+    ++answered;
+  }
+  ExpectNothingLoaded();
+}
+
+TEST_F(BrokerTakenOverTest, RubbishEndsIt) { ExpectTheEnd("\xff\xff\xff"); }
+
+TEST_F(BrokerTakenOverTest, ARequestForNothingEndsIt) {
+  ExpectTheEnd(Numbered(daemon::LoaderRequest()));
+}
+
+TEST_F(BrokerTakenOverTest, ARequestWithoutANumberEndsIt) {
+  ExpectTheEnd(Load("packet_sampler").SerializeAsString());
+}
+
+TEST_F(BrokerTakenOverTest, FdsBesideALoadEndIt) {
+  ExpectTheEnd(Numbered(Load("packet_sampler")), {0});
+}
+
+TEST_F(BrokerTakenOverTest, TooManyFdsEndIt) {
+  daemon::LoaderRequest attach;
+  attach.mutable_attach()->set_program("packet_sampler");
+  attach.mutable_attach()->set_until_ns(INT64_MAX);
+  ExpectTheEnd(Numbered(attach), {0, 1, 2});
+}
+
+TEST_F(BrokerTakenOverTest, AnAttachmentWithoutASocketEndsIt) {
+  daemon::LoaderRequest attach;
+  attach.mutable_attach()->set_program("packet_sampler");
+  attach.mutable_attach()->set_until_ns(INT64_MAX);
+  ExpectTheEnd(Numbered(attach), {0});
+}
+
+TEST_F(BrokerTakenOverTest, AnOversizedPacketEndsIt) {
+  ExpectTheEnd(std::string(kMaxFrameBytes + 1, 'x'));
+}
+
+}  // namespace
+}  // namespace bpfgrant::test

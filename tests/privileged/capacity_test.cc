@@ -1,0 +1,91 @@
+// A thousand sessions at once, and what the daemon costs when nobody asks it
+// for anything.
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "tests/privileged/client_fixture.h"
+
+namespace bpfgrant::test {
+namespace {
+
+using Process = Daemon::Process;
+
+// Of both processes together, kibibytes.
+constexpr uint64_t kMaxIdleKib = 40 * 1024;
+constexpr std::chrono::seconds kIdle{3};
+// Clock ticks of both in that time.
+constexpr uint64_t kMaxIdleTicks = 2;
+
+uint64_t ResidentKib(pid_t process) {
+  std::ifstream file(absl::StrCat("/proc/", process, "/status"));
+  for (std::string word; file >> word;) {
+    uint64_t kib = 0;
+    if (word == "VmRSS:" && file >> kib) return kib;
+  }
+  ADD_FAILURE() << "no VmRSS of " << process;
+  return 0;
+}
+
+// In user and in kernel mode, so far.
+uint64_t CpuTicks(pid_t process) {
+  std::ifstream file(absl::StrCat("/proc/", process, "/stat"));
+  std::string line;
+  std::getline(file, line);
+  // The name, in parentheses, may hold anything; utime is the 12th field behind
+  // it.
+  std::istringstream fields(line.substr(line.rfind(')') + 1));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  uint64_t user = 0, system = 0;
+  EXPECT_TRUE(fields >> user >> system) << line;
+  return user + system;
+}
+
+class CapacityTest : public ClientTest {
+ protected:
+  std::vector<pid_t> Processes() {
+    return {daemon().PidOf(Process::kBroker), daemon().PidOf(Process::kLoader)};
+  }
+};
+
+TEST_F(CapacityTest, AThousandSessions) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  const Resting before = Rest();
+  Nobody client;
+  client.Tell(absl::StrCat("many ", daemon().broker_socket(), " 1000"));
+  EXPECT_EQ(client.Answer(std::chrono::seconds(100)), "ok 1000");
+  const v1::StatusReply status = Status();
+  EXPECT_EQ(status.sessions(), 1001u);
+  EXPECT_EQ(status.grants(), 1000u);
+  EXPECT_EQ(status.refused_size(), 0);
+  EXPECT_EQ(administrator().Grants()->grant_size(), 1000);
+  client.KillAndReap();
+  ExpectRestsAs(before);
+}
+
+TEST_F(CapacityTest, IdleItIsSmallAndStill) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  Rest();
+  uint64_t kib = 0, before = 0, after = 0;
+  for (const pid_t process : Processes()) kib += ResidentKib(process);
+  EXPECT_LE(kib, kMaxIdleKib);
+  RecordProperty("idle_kib", static_cast<int>(kib));
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  for (const pid_t process : Processes()) before += CpuTicks(process);
+  std::this_thread::sleep_for(kIdle);
+  for (const pid_t process : Processes()) after += CpuTicks(process);
+  EXPECT_LE(after - before, kMaxIdleTicks);
+}
+
+}  // namespace
+}  // namespace bpfgrant::test
