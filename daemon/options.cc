@@ -167,6 +167,10 @@ absl::Status ParseUser(const std::string& text, uid_t& uid, gid_t& gid) {
   if (uid == 0 || gid == 0) {
     return absl::InvalidArgumentError("the broker must not run as root");
   }
+  // To setresuid(2) that means "as it is".
+  if (uid == static_cast<uid_t>(-1) || gid == static_cast<gid_t>(-1)) {
+    return absl::InvalidArgumentError("4294967295 is nobody's number");
+  }
   return absl::OkStatus();
 }
 

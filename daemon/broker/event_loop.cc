@@ -12,6 +12,10 @@
 
 namespace bpfgrant::broker {
 
+// How late a timer may be, so that several can share one waking up; by default
+// it is 250 ms. Microseconds.
+constexpr uint64_t kTimerAccuracy = 1000;
+
 struct EventLoop::Source::State {
   sd_event_source* source = nullptr;
   std::function<void(uint32_t)> on_io;
@@ -109,7 +113,7 @@ EventLoop::Source EventLoop::Timer(std::chrono::milliseconds after,
       std::chrono::steady_clock::now().time_since_epoch() + after);
   const int error = sd_event_add_time(
       event_, &state->source, CLOCK_MONOTONIC,
-      static_cast<uint64_t>(until.count()), 0,
+      static_cast<uint64_t>(until.count()), kTimerAccuracy,
       [](sd_event_source*, uint64_t, void* data) {
         auto* self = static_cast<Source::State*>(data);
         return self->Call(self->on_event);

@@ -296,6 +296,12 @@ void Granting::Claim(Session& session, const v1::ClaimRequest& request,
                   absl::StrCat("this session has no grant ", request.grant())));
     return;
   }
+  if (!grant->loaded) {
+    answer(Refuse(v1::REASON_BUSY,
+                  absl::StrCat("grant ", request.grant(),
+                               " is still being loaded")));
+    return;
+  }
   if (!grant->claim_deadline.active()) {
     answer(Refuse(v1::REASON_ALREADY_CLAIMED,
                   absl::StrCat("grant ", request.grant(),

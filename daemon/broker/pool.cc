@@ -243,6 +243,7 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
       found != shelves_.end() && found->second.number == shelf_number;
   if (current) --found->second.loading;
   if (!reply.ok() || !current ||
+      !reply->message.has_load() ||
       reply->fds.size() != found->second.instance_fds) {
     gates_.Free(gate);
     if (!current) return;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -31,6 +32,11 @@ struct Complaint {
   const char* to;
   const char* expected;
 };
+
+// CTest names the case by it.
+void PrintTo(const Complaint& complaint, std::ostream* stream) {
+  *stream << complaint.expected;
+}
 
 class ManifestComplaintTest : public ::testing::TestWithParam<Complaint> {};
 

@@ -108,6 +108,24 @@ TEST_F(GrpcTest, AWatchEndsWithItsSession) {
             "end 10\n");
 }
 
+// A call that is cancelled before the daemon gets to it is gone, with all that
+// gRPC had of it.
+TEST_F(GrpcTest, WatchesThatAreCancelledAtOnceHarmNobody) {
+  ASSERT_NO_FATAL_FAILURE(StartWithRule());
+  auto connection = Connection::Connect({.path = daemon().broker_socket()});
+  ASSERT_TRUE(connection.ok());
+  const auto stub = NewStub(daemon().control_socket());
+  for (int i = 0; i < 3000; ++i) {
+    grpc::ClientContext context;
+    // With a session and without.
+    if (i % 2 == 0) UseSession(context, *connection);
+    const auto stream = stub->Watch(&context, v1::WatchRequest());
+    context.TryCancel();
+    stream->Finish();
+  }
+  EXPECT_TRUE(connection->Status().ok());
+}
+
 TEST_F(GrpcTest, OthersAreNoneOfAClientsBusiness) {
   ASSERT_NO_FATAL_FAILURE(StartWithRule());
   const auto of_root = administrator().Acquire(

@@ -58,6 +58,17 @@ TEST(ParseUserTest, RefusesWhatIsNoUserAndGroup) {
   }
 }
 
+// To setresuid(2) it means "leave it as it is": root, that is.
+TEST(ParseUserTest, RefusesTheNumberThatMeansNoChange) {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  for (const char* text : {"4294967295", "1000:4294967295"}) {
+    EXPECT_EQ(ParseUser(text, uid, gid).code(),
+              absl::StatusCode::kInvalidArgument)
+        << text;
+  }
+}
+
 TEST(ParseUserTest, RefusesRoot) {
   for (const char* text : {"0", "root", "0:1000", "1000:0"}) {
     EXPECT_EQ(ParseCode(text), absl::StatusCode::kInvalidArgument) << text;
