@@ -4,10 +4,13 @@
 #include "client/bpfgrant/grpc.h"
 
 #include <grpcpp/grpcpp.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -115,14 +118,25 @@ TEST_F(GrpcTest, WatchesThatAreCancelledAtOnceHarmNobody) {
   auto connection = Connection::Connect({.path = daemon().broker_socket()});
   ASSERT_TRUE(connection.ok());
   const auto stub = NewStub(daemon().control_socket());
+  // Keeps the daemon's loop busy, so that calls wait for their turn.
+  std::atomic<bool> stop = false;
+  std::thread busy([this, &stop] {
+    auto other = Connection::Connect({.path = daemon().broker_socket()});
+    while (!stop && other.ok() && other->List().ok()) {
+    }
+  });
   for (int i = 0; i < 3000; ++i) {
     grpc::ClientContext context;
     // With a session and without.
     if (i % 2 == 0) UseSession(context, *connection);
     const auto stream = stub->Watch(&context, v1::WatchRequest());
+    // Sent by now, or not, or half way.
+    if (i % 3 != 0) usleep(static_cast<useconds_t>(i % 100));
     context.TryCancel();
     stream->Finish();
   }
+  stop = true;
+  busy.join();
   EXPECT_TRUE(connection->Status().ok());
 }
 
