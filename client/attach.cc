@@ -11,8 +11,8 @@
 namespace bpfgrant {
 
 absl::Status AttachBySetsockopt(int socket, int program, SocketHook hook) {
-  const int option = hook == SocketHook::kFilter ? SO_ATTACH_BPF
-                                                 : SO_ATTACH_REUSEPORT_EBPF;
+  const int option =
+      hook == SocketHook::kFilter ? SO_ATTACH_BPF : SO_ATTACH_REUSEPORT_EBPF;
   if (setsockopt(socket, SOL_SOCKET, option, &program, sizeof(program)) < 0) {
     return absl::InternalError(
         absl::StrCat("attaching by setsockopt: ", std::strerror(errno)));

@@ -36,8 +36,8 @@ absl::Status Channel::Gone() {
 
 absl::Status Channel::Wait(short events, Clock::time_point until) {
   for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        until - Clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
     pollfd watch{socket_.get(), events, 0};
     const int ready =
         poll(&watch, 1, static_cast<int>(std::max<int64_t>(left.count(), 0)));

@@ -68,8 +68,7 @@ absl::StatusOr<Connection> Connection::Connect(Options options) {
         absl::StrCat(options.path, ": too long for a socket's path"));
   }
   std::memcpy(address.sun_path, options.path.data(), options.path.size());
-  UniqueFd socket(
-      ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket.valid()) {
     return absl::InternalError(absl::StrCat("socket: ", std::strerror(errno)));
   }
@@ -95,9 +94,8 @@ absl::StatusOr<Connection> Connection::Connect(Options options) {
       return absl::PermissionDeniedError(
           absl::StrCat(options.path, ": ", std::strerror(error)));
     }
-    return absl::UnavailableError(
-        absl::StrCat(options.path, ": ", std::strerror(error),
-                     "; is bpfgrantd running?"));
+    return absl::UnavailableError(absl::StrCat(
+        options.path, ": ", std::strerror(error), "; is bpfgrantd running?"));
   }
   if (absl::Status status = CheckServer(socket.get(), options.path);
       !status.ok()) {
@@ -108,8 +106,7 @@ absl::StatusOr<Connection> Connection::Connect(Options options) {
 
 absl::StatusOr<Connection> Connection::FromSocket(UniqueFd socket,
                                                   Options options) {
-  auto channel =
-      std::make_shared<Channel>(std::move(socket), options.timeout);
+  auto channel = std::make_shared<Channel>(std::move(socket), options.timeout);
   if (absl::Status status = channel->Open(); !status.ok()) return status;
   return Connection(std::move(channel));
 }

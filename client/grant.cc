@@ -57,9 +57,7 @@ int Grant::program_fd() const {
   return -1;
 }
 
-bool Grant::ended() const {
-  return end_reason() != v1::REASON_UNSPECIFIED;
-}
+bool Grant::ended() const { return end_reason() != v1::REASON_UNSPECIFIED; }
 
 v1::Reason Grant::end_reason() const {
   return channel_ == nullptr ? v1::REASON_RELEASED : channel_->EndOf(id_);

@@ -32,9 +32,8 @@ absl::StatusOr<MappedArray> MappedArray::Map(const Grant::Handle& handle) {
     return absl::InvalidArgumentError(
         absl::StrCat("handle '", array.name(), "' cannot be mapped"));
   }
-  void* memory =
-      mmap(nullptr, Bytes(array.value_size(), array.max_entries()),
-           PROT_READ | PROT_WRITE, MAP_SHARED, handle.fd.get(), 0);
+  void* memory = mmap(nullptr, Bytes(array.value_size(), array.max_entries()),
+                      PROT_READ | PROT_WRITE, MAP_SHARED, handle.fd.get(), 0);
   if (memory == MAP_FAILED) {
     return absl::InternalError(
         absl::StrCat("mmap of an array: ", std::strerror(errno)));

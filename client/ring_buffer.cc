@@ -17,18 +17,17 @@ namespace {
 size_t PageSize() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
 absl::Status Broken(uint32_t length, uint64_t at) {
-  return absl::DataLossError(absl::StrCat(
-      "the ring buffer holds a sample of ", length, " bytes at position ", at,
-      ", which cannot be"));
+  return absl::DataLossError(absl::StrCat("the ring buffer holds a sample of ",
+                                          length, " bytes at position ", at,
+                                          ", which cannot be"));
 }
 
 }  // namespace
 
 absl::StatusOr<RingBuffer> RingBuffer::Map(const Grant::Handle& handle) {
   if (handle.description.kind() != v1::HANDLE_KIND_RING_BUFFER) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("handle '", handle.description.name(),
-                     "' is not a ring buffer"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "handle '", handle.description.name(), "' is not a ring buffer"));
   }
   return Map(handle.fd.get(), handle.description.max_entries());
 }

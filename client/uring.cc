@@ -10,8 +10,8 @@ namespace bpfgrant {
 namespace {
 
 // include/uapi/linux/io_uring.h of Linux 6.7.
-constexpr uint8_t kUringCmd = 46;            // IORING_OP_URING_CMD
-constexpr uint32_t kSocketSetsockopt = 3;    // SOCKET_URING_OP_SETSOCKOPT
+constexpr uint8_t kUringCmd = 46;          // IORING_OP_URING_CMD
+constexpr uint32_t kSocketSetsockopt = 3;  // SOCKET_URING_OP_SETSOCKOPT
 
 // The fields of struct io_uring_sqe that socket commands use, as that header
 // lays them out.
@@ -46,8 +46,8 @@ void PrepareAttach(io_uring_sqe* sqe, int socket, const int* program,
   command.fd = socket;
   command.cmd_op = kSocketSetsockopt;
   command.level = SOL_SOCKET;
-  command.optname = hook == SocketHook::kFilter ? SO_ATTACH_BPF
-                                                : SO_ATTACH_REUSEPORT_EBPF;
+  command.optname =
+      hook == SocketHook::kFilter ? SO_ATTACH_BPF : SO_ATTACH_REUSEPORT_EBPF;
   command.optlen = sizeof(*program);
   command.optval = reinterpret_cast<uintptr_t>(program);
   std::memcpy(sqe, &command, sizeof(command));

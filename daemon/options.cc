@@ -36,9 +36,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   struct stat status {};
   if (fstat(file.get(), &status) < 0 || !S_ISREG(status.st_mode) ||
       static_cast<size_t>(status.st_size) > kMaxTextFileBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": not a file of at most ", kMaxTextFileBytes,
-                     " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": not a file of at most ", kMaxTextFileBytes, " bytes"));
   }
   std::string bytes(static_cast<size_t>(status.st_size), '\0');
   const ssize_t got = read(file.get(), bytes.data(), bytes.size());
@@ -111,9 +110,8 @@ absl::StatusOr<Options> Combine(const Given& given) {
     return !a.empty() ? a : !b.empty() ? b : std::string(c);
   };
   Options options;
-  options.runtime_directory =
-      first(given.runtime_directory, config.runtime_directory(),
-            "/run/bpfgrant");
+  options.runtime_directory = first(
+      given.runtime_directory, config.runtime_directory(), "/run/bpfgrant");
   options.catalog_directories =
       Choose(given.catalog, config.catalog_directory(),
              {"/usr/lib/bpfgrant/programs", "/etc/bpfgrant/programs"});
@@ -157,9 +155,10 @@ absl::Status ParseUser(const std::string& text, uid_t& uid, gid_t& gid) {
   } else {
     const passwd* found = getpwnam(text.c_str());
     if (found == nullptr) {
-      return absl::NotFoundError(absl::StrCat(
-          "no user '", text, "' for the broker: create it (systemd-sysusers), "
-          "or name another with --user"));
+      return absl::NotFoundError(
+          absl::StrCat("no user '", text,
+                       "' for the broker: create it (systemd-sysusers), "
+                       "or name another with --user"));
     }
     uid = found->pw_uid;
     gid = found->pw_gid;

@@ -155,8 +155,8 @@ int Run(int argc, char** argv, Mitigations mitigations) {
     broker_end.reset();
     // _exit: what the two processes share on leaving (buffers, handlers) is the
     // broker's.
-    _exit(RunLoaderProcess(std::move(loader_end), options,
-                           *std::move(sockets), mitigations));
+    _exit(RunLoaderProcess(std::move(loader_end), options, *std::move(sockets),
+                           mitigations));
   }
   loader_end.reset();
   SetUpLog("bpfgrantd", options.verbose);

@@ -35,7 +35,8 @@ absl::StatusOr<Sockets> Adopt(int count) {
       sockets.control.reset(fd);
     } else {
       return absl::InvalidArgumentError(absl::StrCat(
-          "fd ", fd, " from the service manager is neither a listening "
+          "fd ", fd,
+          " from the service manager is neither a listening "
           "SOCK_SEQPACKET nor a listening SOCK_STREAM Unix socket"));
     }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
@@ -80,8 +81,7 @@ absl::StatusOr<UniqueFd> Lock(const UniqueFd& directory,
 
 absl::StatusOr<UniqueFd> Bind(const UniqueFd& directory, const char* name,
                               int type) {
-  UniqueFd socket(
-      ::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket.valid()) return Failed("socket");
   // Through the directory that was checked, wherever its path points by now.
   sockaddr_un address{};

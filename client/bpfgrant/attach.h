@@ -22,9 +22,9 @@ enum class SocketHook {
 absl::Status AttachBySetsockopt(int socket, int program, SocketHook hook);
 
 // Acquires with DELIVERY_ANY and sees to it that the program is attached to
-// `socket`: where the daemon handed over its fd, by setsockopt here; else by the
-// daemon, which locked the socket (SO_LOCK_FILTER: no other filter can be put
-// in its place). `Grant::delivery` says which it was.
+// `socket`: where the daemon handed over its fd, by setsockopt here; else by
+// the daemon, which locked the socket (SO_LOCK_FILTER: no other filter can be
+// put in its place). `Grant::delivery` says which it was.
 absl::StatusOr<Grant> AttachTo(Connection& connection,
                                Connection::AcquireOptions options, int socket,
                                SocketHook hook);

@@ -16,7 +16,8 @@
 // Every call waits for its answer, at most `Options::timeout`, and returns an
 // absl::Status. A refusal carries a stable reason: ReasonOf in
 // proto/refusal/refusal.h. kFailedPrecondition: in a child after fork(2).
-// kUnavailable: the daemon cannot be reached or is gone; connect again. kDeadlineExceeded: it did not answer in time.
+// kUnavailable: the daemon cannot be reached or is gone; connect again.
+// kDeadlineExceeded: it did not answer in time.
 
 #ifndef BPFGRANT_CONNECTION_H_
 #define BPFGRANT_CONNECTION_H_
@@ -95,8 +96,8 @@ class Connection {
   absl::Status Watch();
 
   // Called from within ProcessEvents and every call that waits, for each event.
-  // It must not use the connection. Without it events wait for WaitEvent, 1024 at
-  // most; the oldest make room.
+  // It must not use the connection. Without it events wait for WaitEvent, 1024
+  // at most; the oldest make room.
   void OnEvent(std::function<void(const v1::Event&)> callback);
   // Becomes readable when there is something for ProcessEvents.
   int fd() const;

@@ -1,9 +1,9 @@
 // Reads a BPF ring buffer through its fd, without a call of bpf(2): it works
 // under a seccomp filter that forbids that.
 //
-// The layout is the kernel's (kernel/bpf/ringbuf.c): one page for the consumer's
-// position, one for the producer's, then the data, mapped twice in a row so that
-// a sample never wraps. Only the first page is writable here.
+// The layout is the kernel's (kernel/bpf/ringbuf.c): one page for the
+// consumer's position, one for the producer's, then the data, mapped twice in a
+// row so that a sample never wraps. Only the first page is writable here.
 //
 // What is in the memory is checked before it is used: whatever stands there,
 // reading stays inside the mapping and ends.
@@ -38,9 +38,9 @@ class RingBuffer {
 
   // Calls `callback` for each sample that is there, in order, `most` at most;
   // the bytes are valid until it returns. Returns how many there were: with
-  // `most` there may be more, and nothing will wake a poll for those. One thread
-  // at a time.
-  // kDataLoss: what stands there is no ring buffer's; nothing more can be read.
+  // `most` there may be more, and nothing will wake a poll for those. One
+  // thread at a time. kDataLoss: what stands there is no ring buffer's; nothing
+  // more can be read.
   absl::StatusOr<size_t> Consume(
       Callback callback, size_t most = std::numeric_limits<size_t>::max());
 

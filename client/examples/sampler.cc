@@ -2,9 +2,9 @@
 // socket through an approved BPF program.
 //
 // It asks bpfgrantd for packet_sampler, attaches it to its UDP socket through
-// its own io_uring, receives datagrams and reads their samples through that same
-// ring, and compares both with what was sent. With --stay it goes on until the
-// grant is revoked, shows what changes then, and waits for its end.
+// its own io_uring, receives datagrams and reads their samples through that
+// same ring, and compares both with what was sent. With --stay it goes on until
+// the grant is revoked, shows what changes then, and waits for its end.
 
 #include <liburing.h>
 #include <sys/resource.h>
@@ -71,8 +71,8 @@ class Sampler {
       return absl::InternalError(
           absl::StrCat("attaching by io_uring: ", std::strerror(-result)));
     }
-    if (absl::Status status = AttachBySetsockopt(
-            sockets_.receiver.get(), program, SocketHook::kFilter);
+    if (absl::Status status = AttachBySetsockopt(sockets_.receiver.get(),
+                                                 program, SocketHook::kFilter);
         !status.ok()) {
       return status;
     }
@@ -239,8 +239,7 @@ absl::Status Main(const Arguments& arguments) {
   if (grant->delivery() == v1::DELIVERY_ATTACH) {
     std::printf("attached by the daemon, to the socket that was sent\n");
   } else {
-    const absl::StatusOr<std::string> how =
-        sampler.Attach(grant->program_fd());
+    const absl::StatusOr<std::string> how = sampler.Attach(grant->program_fd());
     if (!how.ok()) return how.status();
     std::printf("attached by its fd, %s\n", how->c_str());
   }
@@ -255,8 +254,7 @@ absl::Status Main(const Arguments& arguments) {
       sampler.samples() != sampler.sent() || sampler.wrong() != 0) {
     return absl::DataLossError("what was sampled is not what was sent");
   }
-  return arguments.stay ? Stay(*connection, *grant, sampler)
-                        : absl::OkStatus();
+  return arguments.stay ? Stay(*connection, *grant, sampler) : absl::OkStatus();
 }
 
 }  // namespace
@@ -273,7 +271,6 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = bpfgrant::example::Main(arguments);
   if (status.ok()) return 0;
-  std::fprintf(stderr, "sampler: %s\n",
-               std::string(status.message()).c_str());
+  std::fprintf(stderr, "sampler: %s\n", std::string(status.message()).c_str());
   return 1;
 }

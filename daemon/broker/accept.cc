@@ -29,24 +29,23 @@ Acceptor::Acceptor(Parts parts, UniqueFd listener)
       listener_(std::move(listener)),
       reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)),
       buffer_(kMaxFrameBytes),
-      connection_parts_{
-          parts_.loop,
-          parts_.service,
-          parts_.granting,
-          parts_.watchers,
-          unread_fds_,
-          parts_.mitigations,
-          absl::MakeSpan(buffer_),
-          [this](uint64_t id) { return Find(id); },
-          [this](uint64_t id) { OnOver(id); },
-          [this](Connection& connection) {
-            by_token_.emplace(connection.session().token,
-                              connection.session().id);
-          },
-          [this](uid_t uid) { Recount(uid); },
-          [this](UniqueFd socket, uid_t uid, size_t unread) {
-            Linger(std::move(socket), uid, unread);
-          }} {}
+      connection_parts_{parts_.loop,
+                        parts_.service,
+                        parts_.granting,
+                        parts_.watchers,
+                        unread_fds_,
+                        parts_.mitigations,
+                        absl::MakeSpan(buffer_),
+                        [this](uint64_t id) { return Find(id); },
+                        [this](uint64_t id) { OnOver(id); },
+                        [this](Connection& connection) {
+                          by_token_.emplace(connection.session().token,
+                                            connection.session().id);
+                        },
+                        [this](uid_t uid) { Recount(uid); },
+                        [this](UniqueFd socket, uid_t uid, size_t unread) {
+                          Linger(std::move(socket), uid, unread);
+                        }} {}
 
 Acceptor::~Acceptor() = default;
 
@@ -79,8 +78,8 @@ Connection* Acceptor::Find(uint64_t id) {
 }
 
 Session* Acceptor::FindByToken(std::string_view token) {
-  const auto found = by_token_.find(
-      absl::string_view(token.data(), token.size()));
+  const auto found =
+      by_token_.find(absl::string_view(token.data(), token.size()));
   if (found == by_token_.end()) return nullptr;
   Connection* connection = Find(found->second);
   return connection == nullptr ? nullptr : &connection->session();
@@ -92,8 +91,8 @@ void Acceptor::OnReadable() {
 }
 
 bool Acceptor::AcceptOne() {
-  UniqueFd socket(accept4(listener_.get(), nullptr, nullptr,
-                          SOCK_CLOEXEC | SOCK_NONBLOCK));
+  UniqueFd socket(
+      accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (socket.valid()) {
     Admit(std::move(socket));
     return true;
@@ -142,7 +141,7 @@ void Acceptor::Admit(UniqueFd socket) {
              Refuse(v1::REASON_TOO_MANY_SESSIONS,
                     absl::StrCat("uid ", *uid, " has ", held, " of ",
                                  connections_.size() + leftovers_.size(),
-                          " sessions")));
+                                 " sessions")));
     return;
   }
   absl::StatusOr<Peer> peer = Identify(socket.get(), parts_.identify);

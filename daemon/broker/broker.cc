@@ -140,9 +140,9 @@ class Broker {
     // systemd 253 and later compares it with the moment of its own signal.
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
-               static_cast<long long>(now.tv_sec) * 1'000'000 +
-                   now.tv_nsec / 1000);
+    sd_notifyf(
+        0, "RELOADING=1\nMONOTONIC_USEC=%lld",
+        static_cast<long long>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000);
   }
 
   void FillStatus(v1::StatusReply& reply) const {
@@ -208,8 +208,8 @@ int RunBroker(BrokerOptions options) {
       Gates::Map(std::move(ready->fds[0]), ready->message.ready().gate_slots(),
                  options.mitigations.gate_nonce);
   if (!snapshot.ok() || !gates.ok()) {
-    const absl::Status& status = snapshot.ok() ? gates.status()
-                                               : snapshot.status();
+    const absl::Status& status =
+        snapshot.ok() ? gates.status() : snapshot.status();
     spdlog::critical("not started: {}", std::string(status.message()));
     return 1;
   }

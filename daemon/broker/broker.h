@@ -19,7 +19,7 @@
 namespace bpfgrant::broker {
 
 struct BrokerOptions {
-  UniqueFd loader;   // the socketpair's end
+  UniqueFd loader;  // the socketpair's end
   UniqueFd broker_listener;
   UniqueFd control_listener;
   uid_t uid = 0;

@@ -130,9 +130,8 @@ void Connection::OnFrame(Packet packet) {
   last_request_ = frame.request();
   switch (frame.body_case()) {
     case v1::ClientFrame::BODY_NOT_SET:
-      Refused(frame.request(),
-              Refuse(v1::REASON_INVALID_ARGUMENT,
-                     "a call that this daemon does not know"));
+      Refused(frame.request(), Refuse(v1::REASON_INVALID_ARGUMENT,
+                                      "a call that this daemon does not know"));
       return;
     case v1::ClientFrame::kHello:
       OnHello(frame);
@@ -246,10 +245,10 @@ bool Connection::HasShareFor(size_t fds) {
 }
 
 absl::Status Connection::TooManyUnread(size_t unread) const {
-  return Refuse(v1::REASON_TOO_MANY_UNREAD_FDS,
-                absl::StrCat("uid ", session_.peer.subject.uid,
-                             " has not read ", unread,
-                             " fds that were sent to it"));
+  return Refuse(
+      v1::REASON_TOO_MANY_UNREAD_FDS,
+      absl::StrCat("uid ", session_.peer.subject.uid, " has not read ", unread,
+                   " fds that were sent to it"));
 }
 
 bool Connection::TrySend(Outgoing& packet) {
@@ -276,7 +275,8 @@ bool Connection::TrySend(Outgoing& packet) {
     // Nothing was handed over, so nothing stays granted.
     packet.fds.clear();
     parts_.granting.End(packet.grant, v1::REASON_SESSION_ENDED);
-    Refused(packet.request, Refuse(v1::REASON_BUSY, std::string(status.message())));
+    Refused(packet.request,
+            Refuse(v1::REASON_BUSY, std::string(status.message())));
     return true;
   }
   parts_.loop.Post([find = parts_.find, id = session_.id,

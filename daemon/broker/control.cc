@@ -86,8 +86,8 @@ void Control::Stop() {
 }
 
 void Control::OnReadable() {
-  UniqueFd socket(accept4(listener_.get(), nullptr, nullptr,
-                          SOCK_CLOEXEC | SOCK_NONBLOCK));
+  UniqueFd socket(
+      accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (socket.valid()) {
     Admit(std::move(socket));
   } else if (errno == EMFILE || errno == ENFILE) {
@@ -103,9 +103,9 @@ void Control::Admit(UniqueFd socket) {
   if (!uid.ok()) return;
   const auto of_user = of_user_.find(*uid);
   // The last places are root's.
-  const size_t places = *uid == 0 ? kMaxControlConnections
-                                  : kMaxControlConnections -
-                                        kMaxControlConnectionsPerUser;
+  const size_t places =
+      *uid == 0 ? kMaxControlConnections
+                : kMaxControlConnections - kMaxControlConnectionsPerUser;
   if (peers_.size() >= places ||
       (of_user != of_user_.end() &&
        of_user->second >= kMaxControlConnectionsPerUser)) {

@@ -49,9 +49,8 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::Event> {
     absl::MutexLock lock(&mutex_);
     if (finished_) return;
     session_ = session.id;
-    watcher_ = watchers_.Add(
-        session.peer.subject.uid, session.administrator,
-        [this](const v1::Event& event) { Push(event); });
+    watcher_ = watchers_.Add(session.peer.subject.uid, session.administrator,
+                             [this](const v1::Event& event) { Push(event); });
     session.streams.emplace(watcher_, [this] {
       watcher_ = 0;
       End(grpc::Status(grpc::StatusCode::ABORTED, "the session ended"));
@@ -173,8 +172,7 @@ grpc::ServerUnaryReactor* ControlCalls::Claim(
     grpc::CallbackServerContext* context, const v1::ClaimRequest*,
     v1::AcquireReply* reply) {
   return Run(context, reply, [](Session&, auto answer) {
-    answer(Refuse(v1::REASON_NEEDS_BROKER_SOCKET,
-                  "fds cannot come over gRPC"));
+    answer(Refuse(v1::REASON_NEEDS_BROKER_SOCKET, "fds cannot come over gRPC"));
   });
 }
 

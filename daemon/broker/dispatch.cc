@@ -85,8 +85,8 @@ void Connection::Watch(uint64_t request) {
     return;
   }
   if (parts_.watchers.Of(session_.peer.subject.uid) >= kMaxWatchersPerUser) {
-    Refused(request, Refuse(v1::REASON_BUSY,
-                            "enough watch for this user already"));
+    Refused(request,
+            Refuse(v1::REASON_BUSY, "enough watch for this user already"));
     return;
   }
   session_.watch = parts_.watchers.Add(session_.peer.subject.uid,

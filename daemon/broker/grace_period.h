@@ -18,8 +18,8 @@ namespace bpfgrant::broker {
 class GracePeriod {
  public:
   explicit GracePeriod(EventLoop& loop);
-  // Nothing is called any more. A thread that the kernel does not let go is left
-  // behind, with what it needs.
+  // Nothing is called any more. A thread that the kernel does not let go is
+  // left behind, with what it needs.
   ~GracePeriod();
 
   // Calls `done` on the loop's thread after a grace period that begins now or

@@ -77,8 +77,7 @@ absl::Status CheckNames(const v1::AcquireRequest& request) {
   if (request.program().empty() || too_long(request.program()) ||
       too_long(request.interface()) || request.interface_hash().size() > 64 ||
       request.handle_size() > static_cast<int>(kMaxFdsPerGrant) ||
-      std::any_of(request.handle().begin(), request.handle().end(),
-                  too_long)) {
+      std::any_of(request.handle().begin(), request.handle().end(), too_long)) {
     return Refuse(v1::REASON_INVALID_ARGUMENT,
                   "a name is missing, too long, or given too often");
   }
@@ -135,8 +134,8 @@ absl::Status Granting::CheckQuota(const Session& session,
     spent.set_allowed(false);
     spent.set_reason(v1::REASON_QUOTA);
     return RefuseByVerdict(
-        spent, absl::StrCat("uid ", session.peer.subject.uid, " holds ",
-                            in_use, " of ", verdict.quota(), " grants under ",
+        spent, absl::StrCat("uid ", session.peer.subject.uid, " holds ", in_use,
+                            " of ", verdict.quota(), " grants under ",
                             policy::DescribeVerdict(verdict)));
   }
   if (session.grants.size() >= parts_.grants_per_session) {
@@ -160,8 +159,8 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
     return RefuseByVerdict(
         wanted.verdict,
         absl::StrCat("uid ", session.peer.subject.uid, " may not have '",
-                     request.program(), "': ",
-                     policy::DescribeVerdict(wanted.verdict)));
+                     request.program(),
+                     "': ", policy::DescribeVerdict(wanted.verdict)));
   }
   wanted.program = snapshot_->Find(request.program());
   if (wanted.program == nullptr) {
@@ -170,9 +169,9 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
   }
   const v1::DescribeReply& description = wanted.program->description();
   if (!wanted.program->available()) {
-    return Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
-                  absl::StrCat("'", request.program(),
-                               "' was refused at admission"));
+    return Refuse(
+        v1::REASON_PROGRAM_UNAVAILABLE,
+        absl::StrCat("'", request.program(), "' was refused at admission"));
   }
   if (absl::Status status = CheckInterface(request, description);
       !status.ok()) {
@@ -193,8 +192,7 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
       return status;
     }
   }
-  if (absl::Status status = CheckQuota(session, wanted.verdict);
-      !status.ok()) {
+  if (absl::Status status = CheckQuota(session, wanted.verdict); !status.ok()) {
     return status;
   }
   const auto of_user = waiting_of_user_.find(session.peer.subject.uid);
@@ -250,8 +248,8 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
   parts_.pool.TakeWhenLoaded(
       *wanted->program, id,
       [this, id, uid, session_id = session.id, socket = std::move(socket),
-       claim_later, answer = std::move(answer)](
-          absl::StatusOr<Instance> instance) mutable {
+       claim_later,
+       answer = std::move(answer)](absl::StatusOr<Instance> instance) mutable {
         CountWaiting(session_id, uid, -1);
         OnInstance(id, std::move(socket), claim_later, std::move(instance),
                    std::move(answer));
@@ -297,19 +295,18 @@ void Granting::Claim(Session& session, const v1::ClaimRequest& request,
     return;
   }
   if (!grant->loaded) {
-    answer(Refuse(v1::REASON_BUSY,
-                  absl::StrCat("grant ", request.grant(),
-                               " is still being loaded")));
+    answer(Refuse(v1::REASON_BUSY, absl::StrCat("grant ", request.grant(),
+                                                " is still being loaded")));
     return;
   }
   if (!grant->claim_deadline.active()) {
-    answer(Refuse(v1::REASON_ALREADY_CLAIMED,
-                  absl::StrCat("grant ", request.grant(),
-                               " was handed over already")));
+    answer(Refuse(
+        v1::REASON_ALREADY_CLAIMED,
+        absl::StrCat("grant ", request.grant(), " was handed over already")));
     return;
   }
-  if (absl::Status status = CheckSocketCount(
-          grant->info.delivery(), v1::DELIVERY_ANY, fds.size());
+  if (absl::Status status = CheckSocketCount(grant->info.delivery(),
+                                             v1::DELIVERY_ANY, fds.size());
       !status.ok()) {
     answer(status);
     return;
@@ -476,12 +473,11 @@ uint32_t Granting::SetSnapshot(std::shared_ptr<const Snapshot> snapshot) {
       continue;
     }
     if (session == nullptr) continue;
-    const v1::Verdict verdict = snapshot_->rules().Decide(
-        session->peer.subject, grant->info.program());
-    const bool fd_allowed =
-        grant->info.delivery() != v1::DELIVERY_PROGRAM ||
-        !program->dangerous() || verdict.trusted() ||
-        !parts_.mitigations.dangerous_program_fd;
+    const v1::Verdict verdict =
+        snapshot_->rules().Decide(session->peer.subject, grant->info.program());
+    const bool fd_allowed = grant->info.delivery() != v1::DELIVERY_PROGRAM ||
+                            !program->dangerous() || verdict.trusted() ||
+                            !parts_.mitigations.dangerous_program_fd;
     if (!verdict.allowed() || !fd_allowed) {
       End(id, v1::REASON_POLICY_CHANGED);
       ++ended;

@@ -64,8 +64,7 @@ absl::Status OpenPidfd(int socket, IdentifyBy how, Peer& peer) {
     }
     if (errno != ENOPROTOOPT) return Unnamed("SO_PEERPIDFD", errno);
   }
-  peer.pidfd =
-      UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0)));
+  peer.pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0)));
   if (!peer.pidfd.valid()) return Unnamed("pidfd_open", errno);
   peer.needs_nonce = true;
   return absl::OkStatus();

@@ -24,10 +24,10 @@ namespace bpfgrant::broker {
 // One grant, from the moment it counts to the moment its gate is closed.
 struct Grant {
   v1::GrantInfo info;
-  Instance instance;   // its fds: until they are delivered, then none
+  Instance instance;  // its fds: until they are delivered, then none
   // Which handles the client asked for, as indices into the catalog's.
   std::vector<int> handles;
-  bool loaded = false;   // `instance` is there; before, it is being loaded
+  bool loaded = false;  // `instance` is there; before, it is being loaded
   // As the catalog described it when it was asked for; until it is delivered.
   std::shared_ptr<const Program> program;
   EventLoop::Source claim_deadline;

@@ -37,9 +37,9 @@ absl::StatusOr<LoaderClient::Reply> LoaderClient::WaitReady(
     std::chrono::milliseconds deadline) {
   pollfd watch{socket_.get(), POLLIN, 0};
   if (poll(&watch, 1, static_cast<int>(deadline.count())) <= 0) {
-    return Refuse(v1::REASON_TIMED_OUT,
-                  absl::StrCat("the loader said nothing for ",
-                               deadline.count(), " ms"));
+    return Refuse(
+        v1::REASON_TIMED_OUT,
+        absl::StrCat("the loader said nothing for ", deadline.count(), " ms"));
   }
   absl::StatusOr<Reply> reply = Receive();
   if (!reply.ok()) return reply;

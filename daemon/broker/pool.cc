@@ -134,9 +134,7 @@ void Pool::Cancel(uint64_t ticket) {
   for (Taken& taken : cancelled) taken(absl::CancelledError());
 }
 
-void Pool::Discard(Instance instance) {
-  gates_.Free(instance.gate);
-}
+void Pool::Discard(Instance instance) { gates_.Free(instance.gate); }
 
 size_t Pool::Ready(const std::string& program) const {
   const auto found = shelves_.find(program);
@@ -208,9 +206,8 @@ Pool::Shelf* Pool::NextToLoad(std::string& name) {
 void Pool::Load(const std::string& name, Shelf& shelf) {
   const std::optional<Gates::Gate> gate = gates_.Allocate();
   if (!gate.has_value()) {
-    Fail(shelf, Refuse(v1::REASON_BUSY,
-                       absl::StrCat("all ", gates_.slots(),
-                                    " gate slots are taken")));
+    Fail(shelf, Refuse(v1::REASON_BUSY, absl::StrCat("all ", gates_.slots(),
+                                                     " gate slots are taken")));
     return;
   }
   daemon::LoaderRequest request;
@@ -224,8 +221,8 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   bytes_ += shelf.instance_bytes;
   fds_ += shelf.instance_fds;
   loader_.Send(std::move(request), {}, kLoadDeadline,
-               [this, name, number = shelf.number,
-                bytes = shelf.instance_bytes, fds = shelf.instance_fds,
+               [this, name, number = shelf.number, bytes = shelf.instance_bytes,
+                fds = shelf.instance_fds,
                 gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
                  --loading_;
                  bytes_ -= bytes;
@@ -242,14 +239,13 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   const bool current =
       found != shelves_.end() && found->second.number == shelf_number;
   if (current) --found->second.loading;
-  if (!reply.ok() || !current ||
-      !reply->message.has_load() ||
+  if (!reply.ok() || !current || !reply->message.has_load() ||
       reply->fds.size() != found->second.instance_fds) {
     gates_.Free(gate);
     if (!current) return;
-    Fail(found->second,
-         reply.ok() ? absl::InternalError("the loader sent other fds")
-                    : reply.status());
+    Fail(found->second, reply.ok()
+                            ? absl::InternalError("the loader sent other fds")
+                            : reply.status());
     return;
   }
   Shelf& shelf = found->second;

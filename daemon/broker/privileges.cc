@@ -17,8 +17,8 @@ namespace bpfgrant::broker {
 namespace {
 
 absl::Status Failed(absl::string_view step, int error) {
-  return absl::InternalError(absl::StrCat("dropping privileges, ", step, ": ",
-                                          std::strerror(error)));
+  return absl::InternalError(
+      absl::StrCat("dropping privileges, ", step, ": ", std::strerror(error)));
 }
 
 absl::Status DropBoundingSet() {
@@ -41,22 +41,66 @@ absl::Status DropCapabilities() {
 }
 
 // A list of what is denied, not of what is allowed: gRPC and libc decide what
-// they call, and change their minds between distributions. Everything that could
-// reach the kernel's privileged parts needs capabilities as well, and those are
-// gone; this closes what needs none.
-constexpr const char* kDenied[] = {
-    "bpf", "ptrace", "process_vm_readv", "process_vm_writev",
-    "process_madvise", "pidfd_getfd", "kcmp", "execve", "execveat",
-    "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter",
-    "io_uring_register", "keyctl", "add_key", "request_key", "unshare",
-    "setns", "mount", "umount2", "pivot_root", "chroot", "move_mount",
-    "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
-    "open_by_handle_at", "name_to_handle_at", "init_module", "finit_module",
-    "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon",
-    "swapoff", "acct", "quotactl", "personality", "modify_ldt", "iopl",
-    "ioperm", "settimeofday", "clock_settime", "adjtimex", "clock_adjtime",
-    "sethostname", "setdomainname", "syslog", "vhangup", "lookup_dcookie",
-    "memfd_secret", "landlock_create_ruleset"};
+// they call, and change their minds between distributions. Everything that
+// could reach the kernel's privileged parts needs capabilities as well, and
+// those are gone; this closes what needs none.
+constexpr const char* kDenied[] = {"bpf",
+                                   "ptrace",
+                                   "process_vm_readv",
+                                   "process_vm_writev",
+                                   "process_madvise",
+                                   "pidfd_getfd",
+                                   "kcmp",
+                                   "execve",
+                                   "execveat",
+                                   "perf_event_open",
+                                   "userfaultfd",
+                                   "io_uring_setup",
+                                   "io_uring_enter",
+                                   "io_uring_register",
+                                   "keyctl",
+                                   "add_key",
+                                   "request_key",
+                                   "unshare",
+                                   "setns",
+                                   "mount",
+                                   "umount2",
+                                   "pivot_root",
+                                   "chroot",
+                                   "move_mount",
+                                   "open_tree",
+                                   "fsopen",
+                                   "fsconfig",
+                                   "fsmount",
+                                   "fspick",
+                                   "mount_setattr",
+                                   "open_by_handle_at",
+                                   "name_to_handle_at",
+                                   "init_module",
+                                   "finit_module",
+                                   "delete_module",
+                                   "kexec_load",
+                                   "kexec_file_load",
+                                   "reboot",
+                                   "swapon",
+                                   "swapoff",
+                                   "acct",
+                                   "quotactl",
+                                   "personality",
+                                   "modify_ldt",
+                                   "iopl",
+                                   "ioperm",
+                                   "settimeofday",
+                                   "clock_settime",
+                                   "adjtimex",
+                                   "clock_adjtime",
+                                   "sethostname",
+                                   "setdomainname",
+                                   "syslog",
+                                   "vhangup",
+                                   "lookup_dcookie",
+                                   "memfd_secret",
+                                   "landlock_create_ruleset"};
 
 absl::Status InstallFilter() {
   const std::unique_ptr<void, void (*)(void*)> filter(
@@ -68,8 +112,8 @@ absl::Status InstallFilter() {
     const int number = seccomp_syscall_resolve_name(name);
     // Not every architecture has each of them.
     if (number == __NR_SCMP_ERROR) continue;
-    const int error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM),
-                                       number, 0);
+    const int error =
+        seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), number, 0);
     if (error < 0 && error != -EDOM) return Failed(name, -error);
   }
   // A new namespace would bring capabilities in it. clone3 hides its flags from

@@ -67,16 +67,15 @@ v1::ReloadReply Summarize(const Snapshot& snapshot) {
     if (program.available()) {
       ++available;
     } else if (++unavailable <= kMaxUnavailableTold) {
-      reply.add_unavailable(
-          absl::StrCat(
-              name, ": ",
-              program.description().refusal().substr(0, kMaxUnavailableBytes)));
+      reply.add_unavailable(absl::StrCat(
+          name, ": ",
+          program.description().refusal().substr(0, kMaxUnavailableBytes)));
     }
   }
   if (unavailable > kMaxUnavailableTold) {
-    reply.add_unavailable(absl::StrCat(
-        "and ", unavailable - kMaxUnavailableTold,
-        " more: bpfgrantctl list shows them"));
+    reply.add_unavailable(absl::StrCat("and ",
+                                       unavailable - kMaxUnavailableTold,
+                                       " more: bpfgrantctl list shows them"));
   }
   reply.set_programs(available);
   reply.set_rules(static_cast<uint32_t>(snapshot.rules().size()));

@@ -59,10 +59,10 @@ class Service {
       const Session& session, const v1::DescribeRequest& request) const;
   absl::StatusOr<v1::ExplainReply> Explain(
       const Session& session, const v1::ExplainRequest& request) const;
-  absl::StatusOr<v1::GrantsReply> Grants(const Session& session,
-                                         const v1::GrantsRequest& request) const;
-  absl::StatusOr<v1::StatusReply> Status(const Session& session,
-                                         const v1::StatusRequest& request) const;
+  absl::StatusOr<v1::GrantsReply> Grants(
+      const Session& session, const v1::GrantsRequest& request) const;
+  absl::StatusOr<v1::StatusReply> Status(
+      const Session& session, const v1::StatusRequest& request) const;
   // Answers when no run of what was revoked is under way any more, or after
   // kRevokeDeadline with `running`.
   void Revoke(Session& session, const v1::RevokeRequest& request,

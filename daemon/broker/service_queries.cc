@@ -22,7 +22,8 @@ absl::Status NoSuchProgram(const std::string& name) {
 }
 
 policy::Subject ToSubject(const v1::Subject& subject) {
-  return {subject.uid(), subject.gid(),
+  return {subject.uid(),
+          subject.gid(),
           {subject.group().begin(), subject.group().end()}};
 }
 
@@ -31,8 +32,8 @@ policy::Subject ToSubject(const v1::Subject& subject) {
 v1::ProgramSummary Service::Summarize(const Program& program,
                                       const policy::Subject& subject) const {
   v1::ProgramSummary summary = program.description().summary();
-  *summary.mutable_verdict() = parts_.granting.snapshot().rules().Decide(
-      subject, program.name());
+  *summary.mutable_verdict() =
+      parts_.granting.snapshot().rules().Decide(subject, program.name());
   summary.set_pool_ready(
       static_cast<uint32_t>(parts_.pool.Ready(program.name())));
   summary.set_grants(parts_.ledger.OfProgram(program.name()));
@@ -46,8 +47,7 @@ absl::StatusOr<v1::ListReply> Service::List(
   size_t bytes = 0;
   for (auto entry = programs.upper_bound(request.after());
        entry != programs.end(); ++entry) {
-    v1::ProgramSummary summary =
-        Summarize(entry->second, session.peer.subject);
+    v1::ProgramSummary summary = Summarize(entry->second, session.peer.subject);
     if (!MaySee(session, summary.verdict())) continue;
     bytes += summary.ByteSizeLong();
     if (bytes > kListReplyBytes && reply.program_size() > 0) {
@@ -61,8 +61,7 @@ absl::StatusOr<v1::ListReply> Service::List(
 
 absl::StatusOr<v1::DescribeReply> Service::Describe(
     const Session& session, const v1::DescribeRequest& request) const {
-  const Program* program =
-      parts_.granting.snapshot().Find(request.program());
+  const Program* program = parts_.granting.snapshot().Find(request.program());
   if (program == nullptr) return NoSuchProgram(request.program());
   v1::DescribeReply reply = program->description();
   *reply.mutable_summary() = Summarize(*program, session.peer.subject);
@@ -91,10 +90,9 @@ absl::StatusOr<v1::ExplainReply> Service::Explain(
   v1::ExplainReply reply;
   v1::Verdict& verdict = *reply.mutable_verdict();
   verdict = granting.snapshot().rules().Decide(subject, request.program());
-  const std::string who =
-      absl::StrCat("uid ", subject.uid, verdict.allowed() ? " may" : " may not",
-                   " have '", request.program(),
-                   "': ", policy::DescribeVerdict(verdict));
+  const std::string who = absl::StrCat(
+      "uid ", subject.uid, verdict.allowed() ? " may" : " may not", " have '",
+      request.program(), "': ", policy::DescribeVerdict(verdict));
   reply.set_sentence(who);
   const Program* program = granting.snapshot().Find(request.program());
   if (!verdict.allowed()) return reply;
@@ -113,9 +111,9 @@ absl::StatusOr<v1::ExplainReply> Service::Explain(
   if (!delivery.ok()) {
     reply.set_delivery(std::string(delivery.status().message()));
   } else if (*delivery == v1::DELIVERY_PROGRAM) {
-    reply.set_delivery(
-        !program->dangerous() ? "PROGRAM: the fd is harmless on this kernel"
-                              : "PROGRAM: the rule trusts the caller");
+    reply.set_delivery(!program->dangerous()
+                           ? "PROGRAM: the fd is harmless on this kernel"
+                           : "PROGRAM: the rule trusts the caller");
   } else {
     reply.set_delivery(
         program->dangerous()
@@ -152,8 +150,7 @@ absl::StatusOr<v1::GrantsReply> Service::Grants(
 absl::StatusOr<v1::StatusReply> Service::Status(
     const Session& session, const v1::StatusRequest&) const {
   v1::StatusReply reply;
-  const v1::ReloadReply summary =
-      broker::Summarize(parts_.granting.snapshot());
+  const v1::ReloadReply summary = broker::Summarize(parts_.granting.snapshot());
   reply.set_version(BPFGRANT_VERSION);
   reply.set_grants(static_cast<uint32_t>(parts_.ledger.size()));
   reply.set_programs(summary.programs());

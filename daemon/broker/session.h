@@ -17,14 +17,14 @@ namespace bpfgrant::broker {
 struct Session {
   uint64_t id = 0;
   Peer peer;
-  std::string token;           // empty until Hello is answered
+  std::string token;  // empty until Hello is answered
   bool administrator = false;
   absl::btree_set<uint64_t> grants;
   size_t waiting = 0;    // requests that wait for the loader
   size_t unclaimed = 0;  // grants whose fds the daemon still holds
   // Tells the client of something, on its own connection.
   std::function<void(const v1::Event&)> notify;
-  uint64_t watch = 0;    // its subscription; 0: none
+  uint64_t watch = 0;  // its subscription; 0: none
   // Event streams over gRPC, by their subscriptions; called when the session is
   // over.
   absl::btree_map<uint64_t, std::function<void()>> streams;

@@ -46,7 +46,8 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Read(
 }
 
 const Program* Snapshot::Find(std::string_view name) const {
-  const auto found = programs_.find(absl::string_view(name.data(), name.size()));
+  const auto found =
+      programs_.find(absl::string_view(name.data(), name.size()));
   return found == programs_.end() ? nullptr : &found->second;
 }
 

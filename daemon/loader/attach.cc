@@ -124,9 +124,9 @@ Attacher::~Attacher() {
 }
 
 bool Attacher::HasPlaceFor(uint32_t owner) const {
-  const auto of_owner =
-      std::count_if(children_.begin(), children_.end(),
-                    [owner](const Child& child) { return child.owner == owner; });
+  const auto of_owner = std::count_if(
+      children_.begin(), children_.end(),
+      [owner](const Child& child) { return child.owner == owner; });
   return children_.size() < kMaxChildren &&
          static_cast<size_t>(of_owner) < kMaxChildrenOfOwner;
 }
@@ -159,7 +159,8 @@ absl::Status Attacher::Fork(Waiting& waiting) {
     AttachAndExit(waiting.program.get(), waiting.socket.get(), writing.get(),
                   waiting.type, mitigations_.lock_filter, parent);
   }
-  children_.push_back({waiting.id, waiting.owner, pid, std::move(reading), waiting.deadline});
+  children_.push_back(
+      {waiting.id, waiting.owner, pid, std::move(reading), waiting.deadline});
   return absl::OkStatus();
 }
 

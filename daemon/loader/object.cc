@@ -333,8 +333,8 @@ bpf_map* MapOf(const bpf_object* object, const std::string& name) {
 
 void ForgetGate(bpf_object* object) {
   if (bpf_map* constants = GateConstantsOf(object)) {
-    bpf_map__set_map_flags(
-        constants, bpf_map__map_flags(constants) & ~BPF_F_RDONLY_PROG);
+    bpf_map__set_map_flags(constants,
+                           bpf_map__map_flags(constants) & ~BPF_F_RDONLY_PROG);
   }
 }
 

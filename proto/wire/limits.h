@@ -17,8 +17,8 @@ inline constexpr size_t kMaxFrameBytes = 64 * 1024;
 inline constexpr size_t kListReplyBytes = 32 * 1024;
 // fds beside a client's packet: the socket to attach to.
 inline constexpr size_t kMaxFdsFromClient = 1;
-// fds beside a packet of the daemon's: the program and its handles. The kernel's
-// own limit is 253 (SCM_MAX_FD, include/net/scm.h).
+// fds beside a packet of the daemon's: the program and its handles. The
+// kernel's own limit is 253 (SCM_MAX_FD, include/net/scm.h).
 inline constexpr size_t kMaxFdsPerGrant = 16;
 
 inline constexpr size_t kSessionTokenBytes = 32;
@@ -33,8 +33,8 @@ inline constexpr size_t kMaxClientNameBytes = 64;
 inline constexpr size_t kMaxQueuedFrames = 64;
 // Requests of one session that wait for the loader.
 inline constexpr size_t kMaxPendingPerSession = 4;
-// Grants of one session acquired over gRPC and not claimed yet: the daemon holds
-// their fds.
+// Grants of one session acquired over gRPC and not claimed yet: the daemon
+// holds their fds.
 inline constexpr size_t kMaxUnclaimedPerSession = 4;
 // Requests of one user's sessions that wait for the loader.
 inline constexpr size_t kMaxPendingPerUser = 64;

@@ -99,12 +99,11 @@ absl::StatusOr<Packet> ReceivePacket(int socket, absl::Span<char> buffer,
   }
   // Only now, with every fd owned, may it be refused.
   if ((message.msg_flags & MSG_CTRUNC) != 0) {
-    return absl::ResourceExhaustedError(
-        "control data was cut off: out of fds");
+    return absl::ResourceExhaustedError("control data was cut off: out of fds");
   }
   if ((message.msg_flags & MSG_TRUNC) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a packet larger than ", buffer.size(), " bytes"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a packet larger than ", buffer.size(), " bytes"));
   }
   if (foreign) {
     return absl::InvalidArgumentError("control data of an unexpected kind");

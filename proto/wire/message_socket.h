@@ -29,7 +29,7 @@ struct Credentials {
 };
 
 struct Packet {
-  std::string_view bytes;  // in the buffer given to ReceivePacket
+  std::string_view bytes;     // in the buffer given to ReceivePacket
   std::vector<UniqueFd> fds;  // close-on-exec from birth
   std::optional<Credentials> credentials;  // with SO_PASSCRED only
 };
@@ -37,8 +37,8 @@ struct Packet {
 // Receives one packet into `buffer`, without waiting.
 //
 // Errors: kUnavailable: nothing there now. kOutOfRange: the peer is gone.
-// kInvalidArgument: a packet larger than the buffer, more than `max_fds` fds, or
-// control data of a kind nobody asked for; all its fds are closed, and the
+// kInvalidArgument: a packet larger than the buffer, more than `max_fds` fds,
+// or control data of a kind nobody asked for; all its fds are closed, and the
 // connection should be ended. kResourceExhausted: control data was cut off
 // (MSG_CTRUNC): this process has no room for more fds; the packet is lost and
 // all its fds are closed. kInternal: any other errno of recvmsg(2).
@@ -46,8 +46,9 @@ absl::StatusOr<Packet> ReceivePacket(int socket, absl::Span<char> buffer,
                                      size_t max_fds);
 
 // Sends one packet, whole or not at all, without waiting. The fds remain the
-// caller's. `credentials`, if given, are checked by the kernel; a sender without
-// privilege can name itself only, by any of its real, effective and saved ids.
+// caller's. `credentials`, if given, are checked by the kernel; a sender
+// without privilege can name itself only, by any of its real, effective and
+// saved ids.
 //
 // Errors: kUnavailable: the peer's queue is full. kOutOfRange: the peer is
 // gone. kResourceExhausted: too many fds in flight (ETOOMANYREFS) or no memory.

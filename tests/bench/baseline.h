@@ -16,8 +16,8 @@ namespace bpfgrant::bench {
 
 // Round trips over SOCK_SEQPACKET to another process, which answers each packet
 // with `reply_bytes` bytes and `fds` fds: one poll, receive and send on each
-// side, as little else as can be. With a pause before each, both are asleep when
-// it begins, as they are between the requests of real clients.
+// side, as little else as can be. With a pause before each, both are asleep
+// when it begins, as they are between the requests of real clients.
 Samples RawRoundTrips(size_t rounds, size_t fds, size_t reply_bytes,
                       useconds_t pause_microseconds = 0);
 

@@ -28,8 +28,7 @@ std::string Digest(const std::string& bytes) {
 
 }  // namespace
 
-void AddSampler(test::Daemon& daemon, const std::string& name,
-                uint32_t ready) {
+void AddSampler(test::Daemon& daemon, const std::string& name, uint32_t ready) {
   const std::filesystem::path catalog(BENCH_CATALOG);
   const std::string manifest = absl::StrReplaceAll(
       Read(catalog / "packet_sampler.manifest"),
@@ -42,15 +41,14 @@ void AddSampler(test::Daemon& daemon, const std::string& name,
 
 void AddKernelBtf(test::Daemon& daemon, uint32_t ready) {
   const std::filesystem::path object(BENCH_KERNEL_BTF_OBJECT);
-  daemon.AddCatalogEntry(
-      "kernel_btf",
-      absl::StrCat(R"(
+  daemon.AddCatalogEntry("kernel_btf",
+                         absl::StrCat(R"(
 name: "kernel_btf"
 interface: "kernel_btf/1"
 description: "Needs the kernel's BTF to be loaded"
 object: "kernel_btf.bpf.o"
 sha256: ")",
-                   Digest(Read(object)), R"("
+                                      Digest(Read(object)), R"("
 program {
   function: "kernel_btf"
   type: SOCKET_FILTER
@@ -64,8 +62,8 @@ map {
   rights: RIGHTS_READ_WRITE
 }
 pool { ready: )",
-                   ready, " }\n"),
-      object);
+                                      ready, " }\n"),
+                         object);
 }
 
 }  // namespace bpfgrant::bench

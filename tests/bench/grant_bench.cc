@@ -153,8 +153,7 @@ void Memory(test::Daemon& daemon) {
   std::vector<Connection> sessions;
   for (size_t i = 0; i < kSessions; ++i) sessions.push_back(Connect(daemon));
   std::printf("%-44s %6.1f KiB (%zu at once)\n", "resident, for each session",
-              static_cast<double>(ResidentKilobytes(broker) - idle) /
-                  kSessions,
+              static_cast<double>(ResidentKilobytes(broker) - idle) / kSessions,
               kSessions);
 }
 
@@ -193,10 +192,10 @@ void RunAll(test::Daemon& daemon) {
            FromPool(daemon, "kernel_btf", 240, 48), &root_btf,
            "root's own load");
   for (const size_t clients : {1, 8, 64}) {
-    std::printf("%-44s %9.0f a second\n",
-                absl::StrCat("Acquire and Release, ", clients, " clients")
-                    .c_str(),
-                AcquiresPerSecond(daemon, clients));
+    std::printf(
+        "%-44s %9.0f a second\n",
+        absl::StrCat("Acquire and Release, ", clients, " clients").c_str(),
+        AcquiresPerSecond(daemon, clients));
     std::fflush(stdout);
   }
 }

@@ -19,8 +19,8 @@ double Samples::Percentile(double share) const {
 
 void PrintRow(const std::string& name, const Samples& samples,
               const Samples* baseline, const std::string& baseline_name) {
-  std::printf("%-44s %9.1f us %9.1f us", name.c_str(),
-              samples.Percentile(0.5), samples.Percentile(0.99));
+  std::printf("%-44s %9.1f us %9.1f us", name.c_str(), samples.Percentile(0.5),
+              samples.Percentile(0.99));
   if (baseline != nullptr) {
     const double ratio = samples.Percentile(0.5) / baseline->Percentile(0.5);
     if (ratio >= 0.5) {

@@ -148,8 +148,8 @@ TEST_F(AttachTest, MoreThanThereAreChildren) {
   std::vector<UniqueFd> sockets;
   for (size_t i = 0; i < kCount; ++i) {
     sockets.push_back(Udp());
-    attacher.Start(i, i, Copy(filter_.program.get()), Copy(sockets.back().get()),
-                   v1::Manifest::SOCKET_FILTER);
+    attacher.Start(i, i, Copy(filter_.program.get()),
+                   Copy(sockets.back().get()), v1::Manifest::SOCKET_FILTER);
   }
   std::set<uint64_t> ids;
   for (const auto& result : Wait(attacher)) {

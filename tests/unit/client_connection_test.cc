@@ -1,7 +1,5 @@
 // Connection and Grant against a daemon that says what each test has it say.
 
-#include "client/bpfgrant/connection.h"
-
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -18,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/bpfgrant/connection.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/refusal/refusal.h"
@@ -65,9 +64,8 @@ class FakeDaemon {
 
   explicit FakeDaemon(UniqueFd socket) : socket_(std::move(socket)) {
     const int on = 1;
-    EXPECT_EQ(setsockopt(socket_.get(), SOL_SOCKET, SO_PASSCRED, &on,
-                         sizeof(on)),
-              0);
+    EXPECT_EQ(
+        setsockopt(socket_.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
   }
   ~FakeDaemon() { Join(); }
 
@@ -194,7 +192,8 @@ class ClientConnectionTest : public ::testing::Test {
   }
 
   absl::Status Open(milliseconds timeout = milliseconds(5000)) {
-    auto opened = Connection::FromSocket(std::move(here_), {.timeout = timeout});
+    auto opened =
+        Connection::FromSocket(std::move(here_), {.timeout = timeout});
     if (!opened.ok()) return opened.status();
     connection_.emplace(*std::move(opened));
     return absl::OkStatus();
@@ -202,7 +201,8 @@ class ClientConnectionTest : public ::testing::Test {
 
   // An open session, the daemon's thread at rest.
   void OpenSession(milliseconds timeout = milliseconds(5000)) {
-    daemon_->Run([&] { daemon_->AnswerHello(daemon_->Next().frame.request()); });
+    daemon_->Run(
+        [&] { daemon_->AnswerHello(daemon_->Next().frame.request()); });
     const absl::Status opened = Open(timeout);
     daemon_->Join();
     ASSERT_TRUE(opened.ok()) << opened;
@@ -230,8 +230,7 @@ TEST_F(ClientConnectionTest, SaysHelloAndWhoItIs) {
     EXPECT_EQ(hello.frame.hello().version(), v1::PROTOCOL_VERSION_1);
     EXPECT_LE(hello.frame.hello().client().size(), kMaxClientNameBytes);
     EXPECT_THAT(hello.fds, IsEmpty());
-    EXPECT_EQ(hello.credentials,
-              (Credentials{getpid(), geteuid(), getegid()}));
+    EXPECT_EQ(hello.credentials, (Credentials{getpid(), geteuid(), getegid()}));
     daemon_->AnswerHello(hello.frame.request());
   });
   ASSERT_TRUE(Open().ok());

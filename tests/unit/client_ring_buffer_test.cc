@@ -1,8 +1,6 @@
 // RingBuffer over memory that this test writes as the kernel would
 // (kernel/bpf/ringbuf.c), and as no kernel would.
 
-#include "client/bpfgrant/ring_buffer.h"
-
 #include <linux/bpf.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -18,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/bpfgrant/ring_buffer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/wire/unique_fd.h"
@@ -61,9 +60,8 @@ class ClientRingBufferTest : public ::testing::Test {
   }
 
   RingBuffer Ring() {
-    return RingBufferTestPeer::Make(file_.get(), size_,
-                                    MapAt(nullptr, page_, 0),
-                                    MapPair(PROT_READ));
+    return RingBufferTestPeer::Make(
+        file_.get(), size_, MapAt(nullptr, page_, 0), MapPair(PROT_READ));
   }
 
   // Starts both positions there, as after so many bytes of traffic.
@@ -78,8 +76,7 @@ class ClientRingBufferTest : public ::testing::Test {
     const unsigned long at = *producer_;
     std::memcpy(Data(at) + BPF_RINGBUF_HDR_SZ, bytes.data(), bytes.size());
     SetHeader(at, static_cast<uint32_t>(bytes.size()) | flags);
-    const unsigned long whole =
-        (bytes.size() + BPF_RINGBUF_HDR_SZ + 7) & ~7UL;
+    const unsigned long whole = (bytes.size() + BPF_RINGBUF_HDR_SZ + 7) & ~7UL;
     __atomic_store_n(producer_, at + whole, __ATOMIC_RELEASE);
     return at;
   }
@@ -87,9 +84,7 @@ class ClientRingBufferTest : public ::testing::Test {
     __atomic_store_n(reinterpret_cast<uint32_t*>(Data(at)), word,
                      __ATOMIC_RELEASE);
   }
-  char* Data(unsigned long at) {
-    return kernel_ + page_ + (at & (size_ - 1));
-  }
+  char* Data(unsigned long at) { return kernel_ + page_ + (at & (size_ - 1)); }
 
   static absl::StatusOr<std::vector<std::string>> Read(
       RingBuffer& ring, size_t most = std::numeric_limits<size_t>::max()) {
@@ -354,8 +349,8 @@ TEST_F(ClientRingBufferTest, AMovedOneReadsOn) {
 
 TEST_F(ClientRingBufferTest, SizesOfNoRingBufferAreRefused) {
   for (const size_t size : {size_t{0}, page_ / 2, page_ + 8, 3 * page_}) {
-    EXPECT_TRUE(absl::IsInvalidArgument(
-        RingBuffer::Map(file_.get(), size).status()))
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(RingBuffer::Map(file_.get(), size).status()))
         << size;
   }
 }
