@@ -82,7 +82,8 @@ Control& Control::Raw(int level, int type, std::string_view data) {
   header.cmsg_len = CMSG_LEN(data.size());
   std::string message(CMSG_SPACE(data.size()), '\0');
   std::memcpy(message.data(), &header, sizeof(header));
-  std::memcpy(message.data() + CMSG_LEN(0), data.data(), data.size());
+  if (!data.empty())
+    std::memcpy(message.data() + CMSG_LEN(0), data.data(), data.size());
   bytes_ += message;
   return *this;
 }
