@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.h"
 #include "gtest/gtest.h"
+#include "proto/wire/limits.h"
 
 namespace bpfgrant {
 namespace {
@@ -161,6 +162,19 @@ TEST(RefusalTest, ReasonsOfALaterReleaseAreKept) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnknown);
   EXPECT_EQ(ReasonOf(status), 12345);
   EXPECT_EQ(std::string(status.message()), "news");
+}
+
+// A complaint quotes what it is about, and has to fit a frame all the same.
+TEST(RefusalTest, LongMessagesAreCutAtACharacter) {
+  std::string message = "x";
+  while (message.size() < 100'000) message += "\u00e4";
+  const v1::Refusal refusal =
+      RefusalOf(Refuse(v1::REASON_FILE_INVALID, message));
+  EXPECT_LT(refusal.ByteSizeLong(), 2 * kMaxMessageBytes);
+  // protobuf parses no string that is not UTF-8.
+  v1::Refusal parsed;
+  EXPECT_TRUE(parsed.ParseFromString(refusal.SerializeAsString()));
+  EXPECT_EQ(parsed.message(), refusal.message());
 }
 
 }  // namespace
