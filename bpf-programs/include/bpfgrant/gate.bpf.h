@@ -8,8 +8,7 @@
 //
 // The contract with the loader:
 //   - The map `bpfgrant_gate` is one for the whole daemon; the loader puts it
-//   in
-//     place of the one declared here (bpf_map__reuse_fd). Only the daemon
+//     in place of the one declared here (bpf_map__reuse_fd). Only the daemon
 //     writes it. A program that writes it is refused: the loader first loads
 //     each object against a twin of the map that has BPF_F_RDONLY_PROG, where
 //     the verifier lets no store pass.
@@ -27,6 +26,10 @@
 
 // Slots, 8 bytes each; must be what proto/wire/limits.h says (kGateSlots).
 #define BPFGRANT_GATE_SLOTS 32768
+
+// Set in a slot beside the nonce, whose own top bit is always 0: the gate is
+// open and the instance's loop is traced.
+#define BPFGRANT_GATE_TRACED (1ULL << 63)
 
 // Values of bpfgrant_on_revoke; must be what manifest.proto says (OnRevoke).
 #define BPFGRANT_ON_REVOKE_PASS 1
@@ -62,7 +65,7 @@ static __always_inline bool bpfgrant_gate_open(void) {
   const volatile __u64* value = bpf_map_lookup_elem(&bpfgrant_gate, &slot);
 
   if (!value || nonce == 0) return false;
-  return *value == nonce;
+  return (*value & ~BPFGRANT_GATE_TRACED) == nonce;
 }
 
 // A socket filter answers how many bytes of the packet to keep; 0 drops it.
