@@ -14,6 +14,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/interface.h"
+#include "daemon/loader/loop_link.h"
+#include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/manifest.h"
 #include "daemon/loader/object.h"
 
@@ -41,6 +43,11 @@ absl::Status Generate(const std::filesystem::path& manifest_path,
   if (!bytes.ok()) return bytes.status();
 
   LibbpfLog log;
+  if (IsLoop(message)) {
+    const auto linked = LinkLoop(*bytes);
+    if (!linked.ok()) return linked.status();
+    bytes = std::string(linked->view());
+  }
   const auto object = OpenObject(*bytes, message.name());
   if (!object.ok()) return object.status();
   if (auto status = CheckObject(object->get(), **manifest); !status.ok()) {

@@ -37,6 +37,10 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(lock_filter),
     BPFGRANT_MITIGATION(instances_not_reused),
     BPFGRANT_MITIGATION(quotas),
+    BPFGRANT_MITIGATION(loop_restrictions),
+    BPFGRANT_MITIGATION(loop_task_check),
+    BPFGRANT_MITIGATION(loop_step_budget),
+    BPFGRANT_MITIGATION(loop_link_turns),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

@@ -46,6 +46,15 @@ struct Mitigations {
   bool instances_not_reused = true;
   // A user's sessions and grants are counted.
   bool quotas = true;
+  // A loop's ring is restricted to what the manifest lists before the loop is
+  // attached.
+  bool loop_restrictions = true;
+  // A loop stops where the task has no io_uring of its own.
+  bool loop_task_check = true;
+  // A loop stops after so many steps.
+  bool loop_step_budget = true;
+  // Links are made and removed one at a time, and who holds that up is killed.
+  bool loop_link_turns = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

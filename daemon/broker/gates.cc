@@ -14,6 +14,17 @@
 namespace bpfgrant::broker {
 namespace {
 
+// In a slot, beside the nonce: its loop is traced (gate.bpf.h).
+constexpr uint64_t kTraced = uint64_t{1} << 63;
+
+uint64_t FreshNonce() {
+  uint64_t nonce;
+  do {
+    nonce = RandomNonzero() & ~kTraced;
+  } while (nonce == 0);
+  return nonce;
+}
+
 size_t Bytes(uint32_t slots) { return size_t{slots} * sizeof(uint64_t); }
 
 }  // namespace
@@ -50,7 +61,7 @@ std::optional<Gates::Gate> Gates::Allocate() {
   if (free_.empty()) return std::nullopt;
   const uint32_t slot = free_.back();
   free_.pop_back();
-  return Gate{slot, fresh_nonces_ ? RandomNonzero() : 1};
+  return Gate{slot, fresh_nonces_ ? FreshNonce() : 1};
 }
 
 void Gates::Open(Gate gate) {
@@ -74,8 +85,15 @@ void Gates::CloseAll() {
   }
 }
 
+void Gates::SetTraced(Gate gate, bool traced) {
+  if (!IsOpen(gate)) return;
+  std::atomic_ref<uint64_t>(memory_[gate.slot])
+      .store(traced ? gate.nonce | kTraced : gate.nonce);
+}
+
 bool Gates::IsOpen(Gate gate) const {
-  return std::atomic_ref<uint64_t>(memory_[gate.slot]).load() == gate.nonce;
+  return (std::atomic_ref<uint64_t>(memory_[gate.slot]).load() & ~kTraced) ==
+         gate.nonce;
 }
 
 }  // namespace bpfgrant::broker

@@ -23,7 +23,7 @@ class Gates {
   // One instance's place: closed until Open.
   struct Gate {
     uint32_t slot = 0;
-    uint64_t nonce = 0;  // never 0
+    uint64_t nonce = 0;  // never 0, and below 2^63
   };
 
   // Maps `slots` slots of the gate map `map`. kInternal if that fails.
@@ -44,6 +44,8 @@ class Gates {
   // Closes and gives the slot back. Exactly once for each Allocate.
   void Free(Gate gate);
   void CloseAll();
+  // Whether the instance's loop, while its gate is open, records its steps.
+  void SetTraced(Gate gate, bool traced);
 
   bool IsOpen(Gate gate) const;
   uint32_t slots() const { return slots_; }

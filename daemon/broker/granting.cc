@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -70,6 +71,12 @@ absl::StatusOr<std::vector<int>> ChooseHandles(
   return chosen;
 }
 
+template <typename Request>
+std::optional<int> RingOf(const Request& request) {
+  if (!request.has_ring()) return std::nullopt;
+  return request.ring();
+}
+
 absl::Status CheckNames(const v1::AcquireRequest& request) {
   const auto too_long = [](const std::string& name) {
     return name.size() > kMaxNameBytes;
@@ -84,8 +91,17 @@ absl::Status CheckNames(const v1::AcquireRequest& request) {
   return absl::OkStatus();
 }
 
-absl::Status CheckSocketCount(v1::Delivery delivery, v1::Delivery wanted,
-                              size_t fd_count) {
+// What has to come with a request for `delivery`, and what must not.
+absl::Status CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
+                          size_t fd_count, std::optional<int> ring) {
+  if (delivery == v1::DELIVERY_RING && (!ring.has_value() || *ring < 0)) {
+    return Refuse(v1::REASON_RING_NEEDED,
+                  "a loop needs the number of the client's ring");
+  }
+  if (delivery == v1::DELIVERY_RING && fd_count != 0) {
+    return Refuse(v1::REASON_UNEXPECTED_FDS,
+                  "a ring is named by its number; no fd comes with it");
+  }
   if (delivery == v1::DELIVERY_ATTACH && fd_count != 1) {
     return Refuse(v1::REASON_SOCKET_NEEDED,
                   "an attachment needs the socket beside the request");
@@ -99,6 +115,13 @@ absl::Status CheckSocketCount(v1::Delivery delivery, v1::Delivery wanted,
   return absl::OkStatus();
 }
 
+// CLOCK_MONOTONIC, for the loader.
+int64_t AttachUntil() {
+  const auto until =
+      std::chrono::steady_clock::now().time_since_epoch() + kAttachDeadline;
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(until).count();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
@@ -106,6 +129,14 @@ absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
     v1::Delivery wanted) const {
   const bool harmless = !program.dangerous() || verdict.trusted() ||
                         !parts_.mitigations.dangerous_program_fd;
+  if (program.Allows(v1::DELIVERY_RING) &&
+      (wanted == v1::DELIVERY_RING || wanted == v1::DELIVERY_ANY)) {
+    return v1::DELIVERY_RING;
+  }
+  if (wanted == v1::DELIVERY_RING) {
+    return Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
+                  absl::StrCat("'", program.name(), "' is not a loop"));
+  }
   const bool by_program = program.Allows(v1::DELIVERY_PROGRAM);
   const bool by_attachment = program.Allows(v1::DELIVERY_ATTACH);
   if (wanted != v1::DELIVERY_ATTACH && by_program && harmless) {
@@ -186,8 +217,8 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
   if (!delivery.ok()) return delivery.status();
   wanted.delivery = *delivery;
   if (!claim_later) {
-    if (absl::Status status =
-            CheckSocketCount(*delivery, request.delivery(), fd_count);
+    if (absl::Status status = CheckCompany(*delivery, request.delivery(),
+                                           fd_count, RingOf(request));
         !status.ok()) {
       return status;
     }
@@ -233,13 +264,13 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
   const uint64_t id = parts_.ledger.Add(std::move(entry)).info.grant();
   session.grants.insert(id);
 
-  UniqueFd socket;
+  Target target{UniqueFd(), RingOf(request)};
   if (wanted->delivery == v1::DELIVERY_ATTACH && !fds.empty()) {
-    socket = std::move(fds.front());
+    target.socket = std::move(fds.front());
   }
   absl::StatusOr<Instance> ready = parts_.pool.TakeReady(*wanted->program);
   if (ready.ok()) {
-    OnInstance(id, std::move(socket), claim_later, std::move(ready),
+    OnInstance(id, std::move(target), claim_later, std::move(ready),
                std::move(answer));
     return;
   }
@@ -247,16 +278,16 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
   CountWaiting(session.id, uid, 1);
   parts_.pool.TakeWhenLoaded(
       *wanted->program, id,
-      [this, id, uid, session_id = session.id, socket = std::move(socket),
+      [this, id, uid, session_id = session.id, target = std::move(target),
        claim_later,
        answer = std::move(answer)](absl::StatusOr<Instance> instance) mutable {
         CountWaiting(session_id, uid, -1);
-        OnInstance(id, std::move(socket), claim_later, std::move(instance),
+        OnInstance(id, std::move(target), claim_later, std::move(instance),
                    std::move(answer));
       });
 }
 
-void Granting::OnInstance(uint64_t id, UniqueFd socket, bool claim_later,
+void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
                           absl::StatusOr<Instance> instance, Answer answer) {
   Grant* grant = parts_.ledger.Find(id);
   if (grant == nullptr) {
@@ -273,7 +304,7 @@ void Granting::OnInstance(uint64_t id, UniqueFd socket, bool claim_later,
   grant->instance = *std::move(instance);
   grant->loaded = true;
   if (!claim_later) {
-    HandOver(*grant, std::move(socket), std::move(answer));
+    HandOver(*grant, std::move(target), std::move(answer));
     return;
   }
   if (Session* session = parts_.find_session(grant->info.session())) {
@@ -305,38 +336,69 @@ void Granting::Claim(Session& session, const v1::ClaimRequest& request,
         absl::StrCat("grant ", request.grant(), " was handed over already")));
     return;
   }
-  if (absl::Status status = CheckSocketCount(grant->info.delivery(),
-                                             v1::DELIVERY_ANY, fds.size());
+  if (absl::Status status =
+          CheckCompany(grant->info.delivery(), v1::DELIVERY_ANY, fds.size(),
+                       RingOf(request));
       !status.ok()) {
     answer(status);
     return;
   }
   grant->claim_deadline = EventLoop::Source();
   --session.unclaimed;
-  UniqueFd socket;
-  if (!fds.empty()) socket = std::move(fds.front());
-  HandOver(*grant, std::move(socket), std::move(answer));
+  Target target{UniqueFd(), RingOf(request)};
+  if (!fds.empty()) target.socket = std::move(fds.front());
+  HandOver(*grant, std::move(target), std::move(answer));
 }
 
-void Granting::HandOver(Grant& grant, UniqueFd socket, Answer answer) {
-  if (grant.info.delivery() == v1::DELIVERY_ATTACH) {
-    Attach(grant, std::move(socket), std::move(answer));
-    return;
+void Granting::HandOver(Grant& grant, Target target, Answer answer) {
+  switch (grant.info.delivery()) {
+    case v1::DELIVERY_ATTACH:
+      AttachSocket(grant, std::move(target), std::move(answer));
+      return;
+    case v1::DELIVERY_RING:
+      AttachRing(grant, target, std::move(answer));
+      return;
+    default:
+      answer(Deliver(grant));
   }
-  answer(Deliver(grant));
 }
 
-void Granting::Attach(Grant& grant, UniqueFd socket, Answer answer) {
+void Granting::AttachSocket(Grant& grant, Target target, Answer answer) {
   daemon::LoaderRequest request;
-  const auto until =
-      std::chrono::steady_clock::now().time_since_epoch() + kAttachDeadline;
   request.mutable_attach()->set_program(grant.info.program());
   request.mutable_attach()->set_owner(grant.info.uid());
-  request.mutable_attach()->set_until_ns(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(until).count());
+  request.mutable_attach()->set_until_ns(AttachUntil());
   std::vector<UniqueFd> fds;
   fds.emplace_back(fcntl(grant.instance.fds.front().get(), F_DUPFD_CLOEXEC, 0));
-  fds.push_back(std::move(socket));
+  fds.push_back(std::move(target.socket));
+  Attach(grant, std::move(request), std::move(fds), std::move(answer));
+}
+
+void Granting::AttachRing(Grant& grant, const Target& target, Answer answer) {
+  const uint64_t id = grant.info.grant();
+  const Session* session = parts_.find_session(grant.info.session());
+  std::vector<UniqueFd> fds;
+  // The process that connected, whatever has its pid by now.
+  if (session != nullptr) {
+    fds.emplace_back(fcntl(session->peer.pidfd.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  if (fds.empty() || !fds.front().valid()) {
+    Remove(id);
+    answer(Refuse(v1::REASON_BUSY, "the client's process cannot be named"));
+    return;
+  }
+  daemon::LoaderRequest request;
+  daemon::AttachLoopRequest& attach = *request.mutable_attach_loop();
+  attach.set_gate_slot(grant.instance.gate.slot);
+  attach.set_gate_nonce(grant.instance.gate.nonce);
+  attach.set_ring(*target.ring);
+  attach.set_owner(grant.info.uid());
+  attach.set_until_ns(AttachUntil());
+  Attach(grant, std::move(request), std::move(fds), std::move(answer));
+}
+
+void Granting::Attach(const Grant& grant, daemon::LoaderRequest request,
+                      std::vector<UniqueFd> fds, Answer answer) {
   CountWaiting(grant.info.session(), grant.info.uid(), 1);
   // What begins in time is given its whole deadline.
   parts_.loader.Send(
@@ -413,8 +475,9 @@ v1::AcquireReply Granting::Describe(const Grant& grant) const {
 
 Grant Granting::Remove(uint64_t id) {
   Grant grant = parts_.ledger.Remove(id);
-  if (grant.loaded && parts_.mitigations.gate_closes) {
-    parts_.gates.Free(grant.instance.gate);
+  if (grant.loaded) {
+    Instance ended{{}, grant.instance.gate, {}, grant.instance.loop};
+    parts_.pool.Discard(std::move(ended), parts_.mitigations.gate_closes);
   }
   if (Session* session = parts_.find_session(grant.info.session())) {
     session->grants.erase(id);

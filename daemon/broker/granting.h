@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -90,10 +91,20 @@ class Granting {
                                size_t fd_count, bool claim_later) const;
   absl::Status CheckQuota(const Session& session,
                           const v1::Verdict& verdict) const;
-  void OnInstance(uint64_t grant, UniqueFd socket, bool claim_later,
+  // What a client wants its program attached to, if anything.
+  struct Target {
+    UniqueFd socket;
+    std::optional<int> ring;  // its number in the client
+  };
+
+  void OnInstance(uint64_t grant, Target target, bool claim_later,
                   absl::StatusOr<Instance> instance, Answer answer);
-  void HandOver(Grant& grant, UniqueFd socket, Answer answer);
-  void Attach(Grant& grant, UniqueFd socket, Answer answer);
+  void HandOver(Grant& grant, Target target, Answer answer);
+  void AttachSocket(Grant& grant, Target target, Answer answer);
+  void AttachRing(Grant& grant, const Target& target, Answer answer);
+  // Sends either to the loader, and delivers once it has answered.
+  void Attach(const Grant& grant, daemon::LoaderRequest request,
+              std::vector<UniqueFd> fds, Answer answer);
   Delivered Deliver(Grant& grant);
   v1::AcquireReply Describe(const Grant& grant) const;
   // Takes a grant out of ledger and session, with its gate closed.

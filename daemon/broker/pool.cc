@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kRefillAfter{2};
 
 // For the test that shows why an instance must not be handed out twice.
 Instance Copy(const Instance& instance) {
-  Instance copy{instance.digest, instance.gate, {}};
+  Instance copy{instance.digest, instance.gate, {}, instance.loop};
   for (const UniqueFd& fd : instance.fds) {
     copy.fds.emplace_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
   }
@@ -59,7 +59,9 @@ void Pool::SetCatalog(std::shared_ptr<const Snapshot> snapshot) {
     shelf.digest = program.description().digest();
     shelf.target = program.entry.pool_target();
     shelf.instance_bytes = program.description().instance_bytes();
-    shelf.instance_fds = 1 + program.description().handle_size();
+    shelf.loop = program.is_loop();
+    shelf.instance_fds =
+        (shelf.loop ? 0 : 1) + program.description().handle_size();
     shelves_.emplace(name, std::move(shelf));
   }
   for (auto& [name, shelf] : old) {
@@ -134,7 +136,16 @@ void Pool::Cancel(uint64_t ticket) {
   for (Taken& taken : cancelled) taken(absl::CancelledError());
 }
 
-void Pool::Discard(Instance instance) { gates_.Free(instance.gate); }
+void Pool::Discard(Instance instance, bool close_gate) {
+  if (close_gate) gates_.Free(instance.gate);
+  if (!instance.loop) return;
+  daemon::LoaderRequest request;
+  request.mutable_detach_loop()->set_gate_slot(instance.gate.slot);
+  request.mutable_detach_loop()->set_gate_nonce(instance.gate.nonce);
+  // Whatever comes of it, the gate is closed.
+  loader_.Send(std::move(request), {}, kLoadDeadline,
+               [](const absl::StatusOr<LoaderClient::Reply>&) {});
+}
 
 size_t Pool::Ready(const std::string& program) const {
   const auto found = shelves_.find(program);
@@ -220,20 +231,21 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   ++loading_;
   bytes_ += shelf.instance_bytes;
   fds_ += shelf.instance_fds;
-  loader_.Send(std::move(request), {}, kLoadDeadline,
-               [this, name, number = shelf.number, bytes = shelf.instance_bytes,
-                fds = shelf.instance_fds,
-                gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
-                 --loading_;
-                 bytes_ -= bytes;
-                 fds_ -= fds;
-                 OnLoaded(name, number, gate, std::move(reply));
-                 LoadSome();
-               });
+  loader_.Send(
+      std::move(request), {}, kLoadDeadline,
+      [this, name, number = shelf.number, bytes = shelf.instance_bytes,
+       fds = shelf.instance_fds, loop = shelf.loop,
+       gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
+        --loading_;
+        bytes_ -= bytes;
+        fds_ -= fds;
+        OnLoaded(name, number, Instance{{}, gate, {}, loop}, std::move(reply));
+        LoadSome();
+      });
 }
 
 void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
-                    Gates::Gate gate,
+                    Instance instance,
                     absl::StatusOr<LoaderClient::Reply> reply) {
   const auto found = shelves_.find(name);
   const bool current =
@@ -241,7 +253,7 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   if (current) --found->second.loading;
   if (!reply.ok() || !current || !reply->message.has_load() ||
       reply->fds.size() != found->second.instance_fds) {
-    gates_.Free(gate);
+    Discard(std::move(instance));
     if (!current) return;
     Fail(found->second, reply.ok()
                             ? absl::InternalError("the loader sent other fds")
@@ -249,7 +261,9 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
     return;
   }
   Shelf& shelf = found->second;
-  Instance instance{shelf.digest, gate, std::move(reply->fds)};
+  instance.digest = shelf.digest;
+  instance.fds = std::move(reply->fds);
+  if (shelf.loop) instance.fds.emplace(instance.fds.begin());
   if (shelf.waiting.empty()) {
     shelf.ready.push_back(std::move(instance));
     bytes_ += shelf.instance_bytes;

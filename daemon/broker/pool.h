@@ -30,7 +30,10 @@ namespace bpfgrant::broker {
 struct Instance {
   std::string digest;
   Gates::Gate gate;
-  std::vector<UniqueFd> fds;  // the program, then the handles of the catalog
+  // The program, then the handles of the catalog. Of a loop the loader has the
+  // program, and the first is empty.
+  std::vector<UniqueFd> fds;
+  bool loop = false;
 };
 
 struct PoolLimits {
@@ -63,8 +66,10 @@ class Pool {
   // Loads nothing any more.
   void Stop() { stopped_ = true; }
 
-  // Closes the instance's gate for good and drops its fds.
-  void Discard(Instance instance);
+  // Closes the instance's gate for good, drops its fds, and has the loader take
+  // a loop off its ring. Without `close_gate` it only pretends to do the first:
+  // for tests.
+  void Discard(Instance instance, bool close_gate = true);
 
   size_t Ready(const std::string& program) const;
   // Everything loaded and everyone served that can be: nothing is under way.
@@ -84,6 +89,7 @@ class Pool {
     uint32_t target = 0;
     uint64_t instance_bytes = 0;
     size_t instance_fds = 0;
+    bool loop = false;
     std::deque<Instance> ready;
     std::deque<Waiter> waiting;
     uint32_t loading = 0;
@@ -100,7 +106,7 @@ class Pool {
   Shelf* NextToLoad(std::string& name);
   void Load(const std::string& name, Shelf& shelf);
   void OnLoaded(const std::string& name, uint64_t shelf_number,
-                Gates::Gate gate, absl::StatusOr<LoaderClient::Reply> reply);
+                Instance instance, absl::StatusOr<LoaderClient::Reply> reply);
   void Fail(Shelf& shelf, const absl::Status& status);
 
   EventLoop& loop_;

@@ -26,6 +26,7 @@ struct Program {
   bool available() const { return entry.description().summary().available(); }
   // Whether the manifest lists `delivery`.
   bool Allows(v1::Delivery delivery) const;
+  bool is_loop() const { return description().detail().has_loop(); }
   // Whether the holder of its fd could endanger this kernel.
   bool dangerous() const { return !description().detail().fd_danger().empty(); }
 };

@@ -5,6 +5,8 @@
 #include "absl/strings/strip.h"
 #include "daemon/loader/digest.h"
 #include "daemon/loader/interface.h"
+#include "daemon/loader/loop_link.h"
+#include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -29,8 +31,10 @@ void DescribeManifest(const v1::Manifest& manifest, Program& program) {
   detail->set_entry_point(manifest.program().function());
   detail->set_type(TypeName(manifest.program().type()));
   *detail->mutable_allowed_delivery() = manifest.program().delivery();
-  detail->set_on_revoke(
-      v1::Manifest::OnRevoke_Name(manifest.program().on_revoke()));
+  detail->set_on_revoke(IsLoop(manifest) ? "STOP"
+                                         : v1::Manifest::OnRevoke_Name(
+                                               manifest.program().on_revoke()));
+  if (IsLoop(manifest)) *detail->mutable_loop() = DescribeLoop(manifest);
   program.entry.set_pool_target(manifest.pool().has_ready()
                                     ? manifest.pool().ready()
                                     : kDefaultPoolReady);
@@ -73,6 +77,15 @@ absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
 }
 
 std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
+  if (IsLoop(manifest)) {
+    return absl::StrCat(
+        "Revoking stops the loop at its next step and takes it off the ring. "
+        "It takes back no handle: who holds a map keeps it and its memory "
+        "(about ",
+        bytes,
+        " bytes). Requests under way complete; the ring stays restricted as "
+        "the manifest says.");
+  }
   return absl::StrCat(
       "Revoking stops the program: from then on it answers ",
       v1::Manifest::OnRevoke_Name(manifest.program().on_revoke()),
@@ -82,11 +95,26 @@ std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
       bytes, " bytes), until the last is closed.");
 }
 
+// Puts the entry in front of a loop.
+absl::Status Link(Program& program) {
+  auto linked = LinkLoop(program.object.view());
+  if (!linked.ok()) {
+    return program.manifest->RefuseAt(program.manifest->text().Where("object"),
+                                      RefusalOf(linked.status()).reason(),
+                                      linked.status().message());
+  }
+  program.linked = *std::move(linked);
+  return absl::OkStatus();
+}
+
 // Compares the object with the manifest and describes what is in it.
 absl::Status DescribeObject(Program& program) {
   const Manifest& manifest = *program.manifest;
   v1::DescribeReply* description = program.entry.mutable_description();
-  auto object = OpenObject(program.object.view(), manifest.message().name());
+  if (IsLoop(manifest.message())) {
+    if (auto status = Link(program); !status.ok()) return status;
+  }
+  auto object = OpenObject(program.loadable(), manifest.message().name());
   if (!object.ok()) {
     return manifest.RefuseAt(manifest.text().Where("object"),
                              ReasonOf(object.status()),
@@ -192,8 +220,16 @@ const TrialResult& Admission::Try(const Program& program,
   if (const auto known = known_.find(identity); known != known_.end()) {
     return known->second;
   }
+  const v1::Manifest& manifest = program.manifest->message();
+  if (IsLoop(manifest) && !has_loops_) {
+    unsettled.status =
+        Refuse(v1::REASON_KERNEL_TOO_OLD,
+               "this kernel has no io_uring loops (struct io_uring_bpf_ops, "
+               "Linux 7.1 with CONFIG_IO_URING_BPF_OPS)");
+    return unsettled;
+  }
   ++trials_;
-  unsettled = trial_.Run(program.object.view(), program.manifest->message());
+  unsettled = trial_.Run(program.loadable(), manifest);
   if (!IsSettled(unsettled.status)) return unsettled;
   return known_[identity] = std::move(unsettled);
 }

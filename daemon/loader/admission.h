@@ -32,8 +32,10 @@ struct Program {
   CatalogEntry entry;
   // Null if the manifest does not parse.
   std::unique_ptr<Manifest> manifest;
-  // The approved bytes; every instance is loaded from them.
+  // The approved bytes.
   SealedBytes object;
+  // Of a loop: the same, linked behind the entry.
+  SealedBytes linked;
   // Where the object was read. Only without the mitigation read_once.
   std::optional<SafeDirectory> folder;
 
@@ -41,6 +43,10 @@ struct Program {
     return entry.description().summary().name();
   }
   bool available() const { return entry.description().summary().available(); }
+  // What every instance is loaded from.
+  std::string_view loadable() const {
+    return linked.view().empty() ? object.view() : linked.view();
+  }
 };
 
 // A manifest's file name without its suffix; `file` must outlive it.
@@ -83,6 +89,7 @@ class Admission {
   Admission(const v1::KernelFacts& kernel, const Mitigations& mitigations,
             Trial trial)
       : preemptible_(kernel.preemptible()),
+        has_loops_(kernel.io_uring_loops()),
         preemption_(kernel.preemption()),
         mitigations_(mitigations),
         trial_(std::move(trial)) {}
@@ -91,6 +98,7 @@ class Admission {
   void Finish(const TrialResult& result, Program& program) const;
 
   bool preemptible_;
+  bool has_loops_;
   std::string preemption_;
   Mitigations mitigations_;
   Trial trial_;

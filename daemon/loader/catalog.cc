@@ -75,9 +75,9 @@ absl::StatusOr<Catalog> Catalog::Read(absl::Span<const std::string> folders,
   return catalog;
 }
 
-const Program* Catalog::Find(std::string_view name) const {
+std::shared_ptr<const Program> Catalog::Find(std::string_view name) const {
   const auto found = programs_.find(name);
-  return found == programs_.end() ? nullptr : found->second.get();
+  return found == programs_.end() ? nullptr : found->second;
 }
 
 Snapshot Catalog::Describe(absl::Span<const CompiledRule> rules) const {

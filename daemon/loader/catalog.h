@@ -32,8 +32,8 @@ class Catalog {
   static absl::StatusOr<Catalog> Read(absl::Span<const std::string> folders,
                                       Admission& admission);
 
-  // By name; null if there is none. Valid as long as the catalog.
-  const Program* Find(std::string_view name) const;
+  // By name; null if there is none.
+  std::shared_ptr<const Program> Find(std::string_view name) const;
 
   // What the broker is told of it, by name, together with `rules`.
   Snapshot Describe(absl::Span<const CompiledRule> rules) const;

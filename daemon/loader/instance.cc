@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -55,10 +57,9 @@ int ModeOf(v1::Rights rights) {
 
 absl::Status NarrowHandles(const bpf_object* object,
                            const v1::Manifest& manifest) {
-  for (const v1::Manifest::Map& declared : manifest.map()) {
-    if (declared.handle().empty()) continue;
-    bpf_map* map = MapOf(object, declared.name());
-    const uint32_t flags = bpf_map__map_flags(map) | FlagsOf(declared.rights());
+  for (const OfferedMap& offered : OfferedMaps(manifest)) {
+    bpf_map* map = MapOf(object, offered.name);
+    const uint32_t flags = bpf_map__map_flags(map) | FlagsOf(offered.rights);
     if (bpf_map__set_map_flags(map, flags) < 0) {
       return absl::InternalError(
           absl::StrCat("narrowing a map: ", std::strerror(errno)));
@@ -80,18 +81,20 @@ absl::StatusOr<UniqueFd> Duplicate(int fd) {
 absl::StatusOr<Instance> Collect(const bpf_object* object,
                                  const v1::Manifest& manifest, bool narrowed) {
   Instance instance;
-  auto program = Duplicate(bpf_program__fd(ProgramOf(object)));
+  // A loop's structure keeps its program.
+  auto program =
+      Duplicate(IsLoop(manifest) ? bpf_map__fd(MapOf(object, kLoopStructureMap))
+                                 : bpf_program__fd(ProgramOf(object)));
   if (!program.ok()) return program.status();
   instance.program = *std::move(program);
-  for (const v1::Manifest::Map& declared : manifest.map()) {
-    if (declared.handle().empty()) continue;
-    auto handle = Duplicate(bpf_map__fd(MapOf(object, declared.name())));
+  for (const OfferedMap& offered : OfferedMaps(manifest)) {
+    auto handle = Duplicate(bpf_map__fd(MapOf(object, offered.name)));
     if (!handle.ok()) return handle.status();
     // The comment above is about kernels seen; this one has to show it.
-    if (narrowed && (fcntl(handle->get(), F_GETFL) & O_ACCMODE) !=
-                        ModeOf(declared.rights())) {
+    if (narrowed &&
+        (fcntl(handle->get(), F_GETFL) & O_ACCMODE) != ModeOf(offered.rights)) {
       return absl::InternalError(absl::StrCat(
-          "the kernel did not narrow handle '", declared.handle(), "'"));
+          "the kernel did not narrow handle '", offered.handle, "'"));
     }
     instance.handles.push_back(*std::move(handle));
   }
@@ -100,13 +103,15 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
 
 }  // namespace
 
-absl::StatusOr<Instance> LoadInstance(const Program& program, int gate,
-                                      uint32_t slot, uint64_t nonce,
+absl::StatusOr<Instance> LoadInstance(const Program& program,
+                                      const DaemonMaps& maps, uint32_t slot,
+                                      uint64_t nonce,
                                       const Mitigations& mitigations) {
   const v1::Manifest& manifest = program.manifest->message();
-  std::string_view bytes = program.object.view();
+  std::string_view bytes = program.loadable();
   absl::StatusOr<SealedBytes> again;
-  if (!mitigations.read_once && program.folder.has_value()) {
+  if (!mitigations.read_once && program.folder.has_value() &&
+      !IsLoop(manifest)) {
     again = program.folder->Read(manifest.object(), kMaxObjectBytes);
     if (!again.ok()) return again.status();
     bytes = again->view();
@@ -118,6 +123,11 @@ absl::StatusOr<Instance> LoadInstance(const Program& program, int gate,
       !status.ok()) {
     return status;
   }
+  if (IsLoop(manifest)) {
+    if (auto status = SetLoopConstants(object->get(), manifest); !status.ok()) {
+      return status;
+    }
+  }
   if (mitigations.narrowed_handles) {
     if (auto status = NarrowHandles(object->get(), manifest); !status.ok()) {
       return status;
@@ -125,12 +135,21 @@ absl::StatusOr<Instance> LoadInstance(const Program& program, int gate,
   }
   const LibbpfLog log;
   bpf_map* gate_map = GateOf(object->get());
-  if (gate_map == nullptr || bpf_map__reuse_fd(gate_map, gate) < 0) {
+  if (gate_map == nullptr || bpf_map__reuse_fd(gate_map, maps.gate) < 0) {
     return LoadFailed(program, errno, "the gate cannot be put in place");
+  }
+  if (bpf_map* trace = MapOf(object->get(), kLoopTraceMap);
+      trace != nullptr && bpf_map__reuse_fd(trace, maps.trace) < 0) {
+    return LoadFailed(program, errno, "the trace cannot be put in place");
   }
   if (bpf_object__load(object->get()) < 0) {
     const int error = errno;
     return LoadFailed(program, error, log.LastLine());
+  }
+  if (IsLoop(manifest)) {
+    if (auto status = PrepareStructure(object->get()); !status.ok()) {
+      return status;
+    }
   }
   return Collect(object->get(), manifest, mitigations.narrowed_handles);
 }

@@ -16,19 +16,28 @@ namespace bpfgrant::daemon {
 // Owns the fds that a client may get. The kernel keeps the program while its fd
 // or an attachment does, and the program keeps all its maps.
 struct Instance {
+  // Of a loop the map of its structure, which is not for clients: who has it
+  // can attach the loop to any ring of their own.
   UniqueFd program;
   // In the order of the snapshot's handles, each with the manifest's rights and
   // no more.
   std::vector<UniqueFd> handles;
 };
 
-// Loads `program`, which must be available, behind slot `slot` of the gate map
-// `gate`: it runs while that slot holds `nonce`, which must not be 0.
+// The maps that all instances share. Their owner is whoever calls.
+struct DaemonMaps {
+  int gate = -1;
+  int trace = -1;  // -1: this kernel has no loops
+};
+
+// Loads `program`, which must be available, behind slot `slot` of the gate
+// map: it runs while that slot holds `nonce`, which must not be 0.
 //
 // REASON_LOAD_FAILED: the kernel refused, with its errno. kInternal: the kernel
 // did not narrow an fd as asked.
-absl::StatusOr<Instance> LoadInstance(const Program& program, int gate,
-                                      uint32_t slot, uint64_t nonce,
+absl::StatusOr<Instance> LoadInstance(const Program& program,
+                                      const DaemonMaps& maps, uint32_t slot,
+                                      uint64_t nonce,
                                       const Mitigations& mitigations);
 
 }  // namespace bpfgrant::daemon

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/digest.h"
 #include "daemon/loader/layout.h"
+#include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/object.h"
 #include "proto/wire/limits.h"
 
@@ -52,9 +53,10 @@ absl::Status AddStructures(const btf* types, const Manifest& manifest,
 }
 
 absl::Status AddHandle(const bpf_object* object, const Manifest& manifest,
-                       int index, const v1::Handle& handle, Parts& parts) {
+                       const OfferedMap& offered, const v1::Handle& handle,
+                       Parts& parts) {
   const btf* types = bpf_object__btf(object);
-  const bpf_map* map = MapOf(object, manifest.message().map(index).name());
+  const bpf_map* map = MapOf(object, offered.name);
   absl::StrAppend(&parts.canonical, "handle ", handle.name(), " ",
                   v1::HandleKind_Name(handle.kind()), " ",
                   v1::Rights_Name(handle.rights()), " ", handle.key_size(), " ",
@@ -64,9 +66,22 @@ absl::Status AddHandle(const bpf_object* object, const Manifest& manifest,
        {bpf_map__btf_key_type_id(map), bpf_map__btf_value_type_id(map)}) {
     absl::StrAppend(&parts.canonical, "type ", CanonicalLayout(types, id),
                     "\n");
-    Declare(types, id, parts);
+    // What a loop's status is, bpfgrant/loop_status.h says.
+    if (offered.index >= 0) Declare(types, id, parts);
   }
-  return AddStructures(types, manifest, index, parts);
+  if (offered.index < 0) return absl::OkStatus();
+  return AddStructures(types, manifest, offered.index, parts);
+}
+
+// The ring's geometry, for who runs a loop without asking the daemon.
+std::string WriteGeometry(const v1::Manifest& manifest,
+                          const std::string& name) {
+  if (!IsLoop(manifest)) return "";
+  const v1::Manifest::Loop& loop = manifest.loop();
+  return absl::StrCat("#define ", name, "_SQ_ENTRIES ", loop.sq_entries(),
+                      "\n#define ", name, "_CQ_ENTRIES ", loop.cq_entries(),
+                      "\n#define ", name, "_MEMORY_BYTES ", loop.memory_bytes(),
+                      "\n\n");
 }
 
 std::string WriteHeader(const v1::Manifest& manifest, const std::string& hash,
@@ -85,8 +100,9 @@ std::string WriteHeader(const v1::Manifest& manifest, const std::string& hash,
                       "\"\n"
                       "#define ",
                       name, "_INTERFACE_HASH \\\n  \"", hash, "\"\n\n",
-                      declarations, declarations.empty() ? "" : "\n",
-                      "#endif /* ", guard, " */\n");
+                      WriteGeometry(manifest, name), declarations,
+                      declarations.empty() ? "" : "\n", "#endif /* ", guard,
+                      " */\n");
 }
 
 }  // namespace
@@ -97,10 +113,14 @@ absl::StatusOr<Interface> DescribeInterface(const bpf_object* object,
   const std::vector<v1::Handle> handles = DescribeHandles(object, message);
   Parts parts;
   parts.canonical = absl::StrCat("interface ", message.interface(), "\n");
+  if (IsLoop(message)) {
+    const v1::Manifest::Loop& loop = message.loop();
+    absl::StrAppend(&parts.canonical, "ring ", loop.sq_entries(), " ",
+                    loop.cq_entries(), " memory ", loop.memory_bytes(), "\n");
+  }
   auto handle = handles.begin();
-  for (int i = 0; i < message.map_size(); ++i) {
-    if (message.map(i).handle().empty()) continue;
-    if (auto status = AddHandle(object, manifest, i, *handle++, parts);
+  for (const OfferedMap& offered : OfferedMaps(message)) {
+    if (auto status = AddHandle(object, manifest, offered, *handle++, parts);
         !status.ok()) {
       return status;
     }

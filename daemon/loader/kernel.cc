@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "daemon/loader/loop_object.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {
@@ -224,6 +225,7 @@ v1::KernelFacts ReadKernelFacts() {
   facts.set_unprivileged_bpf_disabled(
       ReadKernelSetting("", "unprivileged_bpf_disabled"));
   facts.set_io_uring_disabled(ReadKernelSetting("", "io_uring_disabled"));
+  facts.set_io_uring_loops(KernelHasLoops());
   return facts;
 }
 

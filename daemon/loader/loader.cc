@@ -1,6 +1,7 @@
 #include "daemon/loader/loader.h"
 
 #include <bpf/bpf.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -20,6 +21,9 @@
 #include "daemon/loader/gate_map.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/kernel.h"
+#include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
+#include "daemon/loader/loops.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/policy_files.h"
 #include "daemon/loader/privileges.h"
@@ -48,15 +52,39 @@ bool IsProgram(int fd, uint32_t type) {
   return bpf_prog_get_info_by_fd(fd, &info, &size) == 0 && info.type == type;
 }
 
+// Whether a request that waited behind a reload has been given up by now.
+bool IsLate(int64_t until_ns) {
+  return Attacher::Clock::now().time_since_epoch() >
+         std::chrono::nanoseconds(until_ns);
+}
+
+absl::Status TooBusy() {
+  return Refuse(v1::REASON_BUSY, "the loader was busy for too long");
+}
+
+// Fds that come with a request.
+size_t FdsBeside(LoaderRequest::BodyCase body) {
+  switch (body) {
+    case LoaderRequest::kAttach:
+      return 2;
+    case LoaderRequest::kAttachLoop:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
 class Loader {
  public:
   Loader(BrokerChannel& broker, const LoaderOptions& options, GateMap& gates,
-         Admission admission)
+         Admission admission, UniqueFd trace)
       : broker_(broker),
         options_(options),
         gates_(gates),
         admission_(std::move(admission)),
-        attacher_(options.mitigations) {}
+        trace_(std::move(trace)),
+        attacher_(options.mitigations),
+        loops_(options.mitigations) {}
 
   // Reads catalog and policy and puts both in force, or changes nothing.
   // Returns the snapshot for the broker.
@@ -69,19 +97,29 @@ class Loader {
   absl::Status TakeRequests();
   absl::Status Handle(BrokerChannel::Request request);
   absl::Status SendRefusal(uint64_t id, const absl::Status& why);
-  absl::StatusOr<const Program*> FindAvailable(const std::string& name) const;
-  absl::StatusOr<Instance> Load(const LoadRequest& request) const;
+  absl::StatusOr<std::shared_ptr<const Program>> FindAvailable(
+      const std::string& name) const;
+  absl::StatusOr<std::shared_ptr<const Program>> FindToLoad(
+      const LoadRequest& request) const;
   absl::Status OnLoad(uint64_t id, const LoadRequest& request);
   absl::Status OnAttach(uint64_t id, const AttachRequest& request,
                         std::vector<UniqueFd> fds);
+  absl::Status OnAttachLoop(uint64_t id, const AttachLoopRequest& request,
+                            UniqueFd pidfd);
+  absl::Status OnDetachLoop(uint64_t id, const DetachLoopRequest& request);
   absl::Status OnReload(uint64_t id);
+  absl::Status Answer(uint64_t id, const absl::Status& status,
+                      LoaderReply reply);
   absl::Status AnswerAttachments();
+  int Timeout() const;
 
   BrokerChannel& broker_;
   const LoaderOptions& options_;
   GateMap& gates_;
   Admission admission_;
+  UniqueFd trace_;  // invalid: this kernel has no loops
   Attacher attacher_;
+  Loops loops_;
   Catalog catalog_;
 };
 
@@ -108,6 +146,10 @@ absl::Status Loader::SendReady(const v1::KernelFacts& kernel,
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(gates));
   fds.push_back(std::move(snapshot));
+  if (trace_.valid()) {
+    fds.emplace_back(fcntl(trace_.get(), F_DUPFD_CLOEXEC, 0));
+    if (!fds.back().valid()) return absl::InternalError(std::strerror(errno));
+  }
   return broker_.Send(std::move(reply), std::move(fds));
 }
 
@@ -118,9 +160,9 @@ absl::Status Loader::SendRefusal(uint64_t id, const absl::Status& why) {
   return broker_.Send(std::move(reply), {});
 }
 
-absl::StatusOr<const Program*> Loader::FindAvailable(
+absl::StatusOr<std::shared_ptr<const Program>> Loader::FindAvailable(
     const std::string& name) const {
-  const Program* program = catalog_.Find(name);
+  std::shared_ptr<const Program> program = catalog_.Find(name);
   if (program == nullptr) {
     return Refuse(v1::REASON_UNKNOWN_PROGRAM,
                   absl::StrCat("there is no program '", name, "'"));
@@ -133,8 +175,9 @@ absl::StatusOr<const Program*> Loader::FindAvailable(
   return program;
 }
 
-absl::StatusOr<Instance> Loader::Load(const LoadRequest& request) const {
-  const auto program = FindAvailable(request.program());
+absl::StatusOr<std::shared_ptr<const Program>> Loader::FindToLoad(
+    const LoadRequest& request) const {
+  auto program = FindAvailable(request.program());
   if (!program.ok()) return program.status();
   if ((*program)->entry.identity() != request.identity()) {
     return Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
@@ -144,20 +187,45 @@ absl::StatusOr<Instance> Loader::Load(const LoadRequest& request) const {
   if (request.gate_slot() >= kGateSlots || request.gate_nonce() == 0) {
     return Refuse(v1::REASON_INVALID_ARGUMENT, "there is no such gate");
   }
-  return LoadInstance(**program, gates_.fd(), request.gate_slot(),
-                      request.gate_nonce(), options_.mitigations);
+  return program;
 }
 
 absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request) {
-  auto instance = Load(request);
+  const auto program = FindToLoad(request);
+  if (!program.ok()) return SendRefusal(id, program.status());
+  const DaemonMaps maps{gates_.fd(), trace_.get()};
+  auto instance = LoadInstance(**program, maps, request.gate_slot(),
+                               request.gate_nonce(), options_.mitigations);
   if (!instance.ok()) return SendRefusal(id, instance.status());
   LoaderReply reply;
   reply.set_id(id);
   reply.mutable_load();
   std::vector<UniqueFd> fds;
-  fds.push_back(std::move(instance->program));
+  if (IsLoop((*program)->manifest->message())) {
+    loops_.Keep({request.gate_slot(), request.gate_nonce()},
+                std::move(instance->program), *program);
+  } else {
+    fds.push_back(std::move(instance->program));
+  }
   for (UniqueFd& handle : instance->handles) fds.push_back(std::move(handle));
   return broker_.Send(std::move(reply), std::move(fds));
+}
+
+absl::Status Loader::OnAttachLoop(uint64_t id, const AttachLoopRequest& request,
+                                  UniqueFd pidfd) {
+  if (IsLate(request.until_ns())) return SendRefusal(id, TooBusy());
+  loops_.Attach(id, {request.gate_slot(), request.gate_nonce()},
+                std::move(pidfd), request.ring(), request.owner());
+  return absl::OkStatus();
+}
+
+absl::Status Loader::OnDetachLoop(uint64_t id,
+                                  const DetachLoopRequest& request) {
+  loops_.Detach({request.gate_slot(), request.gate_nonce()});
+  LoaderReply reply;
+  reply.set_id(id);
+  reply.mutable_detach_loop();
+  return broker_.Send(std::move(reply), {});
 }
 
 absl::Status Loader::OnAttach(uint64_t id, const AttachRequest& request,
@@ -177,13 +245,8 @@ absl::Status Loader::OnAttach(uint64_t id, const AttachRequest& request,
     return SendRefusal(id, Refuse(v1::REASON_INVALID_ARGUMENT,
                                   "the fd is no program of that type"));
   }
-  // A request that waited behind a reload may have been given up by now; its
-  // socket must not be locked all the same.
-  if (Attacher::Clock::now().time_since_epoch() >
-      std::chrono::nanoseconds(request.until_ns())) {
-    return SendRefusal(
-        id, Refuse(v1::REASON_BUSY, "the loader was busy for too long"));
-  }
+  // Its socket must not be locked all the same.
+  if (IsLate(request.until_ns())) return SendRefusal(id, TooBusy());
   attacher_.Start(id, request.owner(), std::move(fds[0]), std::move(fds[1]),
                   approved.type());
   return absl::OkStatus();
@@ -208,8 +271,7 @@ absl::Status Loader::OnReload(uint64_t id) {
 
 absl::Status Loader::Handle(BrokerChannel::Request request) {
   const uint64_t id = request.message.id();
-  const bool attach = request.message.body_case() == LoaderRequest::kAttach;
-  if (request.fds.size() != (attach ? 2 : 0)) {
+  if (request.fds.size() != FdsBeside(request.message.body_case())) {
     return absl::InvalidArgumentError("a request with the wrong fds");
   }
   switch (request.message.body_case()) {
@@ -219,6 +281,11 @@ absl::Status Loader::Handle(BrokerChannel::Request request) {
       return OnAttach(id, request.message.attach(), std::move(request.fds));
     case LoaderRequest::kReload:
       return OnReload(id);
+    case LoaderRequest::kAttachLoop:
+      return OnAttachLoop(id, request.message.attach_loop(),
+                          std::move(request.fds[0]));
+    case LoaderRequest::kDetachLoop:
+      return OnDetachLoop(id, request.message.detach_loop());
     case LoaderRequest::BODY_NOT_SET:
       break;
   }
@@ -235,20 +302,39 @@ absl::Status Loader::TakeRequests() {
   return absl::OkStatus();
 }
 
+absl::Status Loader::Answer(uint64_t id, const absl::Status& status,
+                            LoaderReply reply) {
+  if (!status.ok()) return SendRefusal(id, status);
+  reply.set_id(id);
+  return broker_.Send(std::move(reply), {});
+}
+
 absl::Status Loader::AnswerAttachments() {
+  LoaderReply socket, loop;
+  socket.mutable_attach();
+  loop.mutable_attach_loop();
   for (const Attacher::Result& result : attacher_.Collect()) {
-    absl::Status sent;
-    if (result.status.ok()) {
-      LoaderReply reply;
-      reply.set_id(result.id);
-      reply.mutable_attach();
-      sent = broker_.Send(std::move(reply), {});
-    } else {
-      sent = SendRefusal(result.id, result.status);
-    }
+    auto sent = Answer(result.id, result.status, socket);
+    if (!sent.ok()) return sent;
+  }
+  for (const Loops::Result& result : loops_.Collect()) {
+    auto sent = Answer(result.id, result.status, loop);
     if (!sent.ok()) return sent;
   }
   return absl::OkStatus();
+}
+
+// Until when poll(2) may wait, in its milliseconds; -1: for ever.
+int Loader::Timeout() const {
+  const auto attacher = attacher_.NextDeadline();
+  const auto loops = loops_.NextDeadline();
+  if (!attacher.has_value() && !loops.has_value()) return -1;
+  const auto next = !loops.has_value()      ? *attacher
+                    : !attacher.has_value() ? *loops
+                                            : std::min(*attacher, *loops);
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+      next - Attacher::Clock::now());
+  return static_cast<int>(std::max<int64_t>(left.count(), 0));
 }
 
 absl::Status Loader::Serve() {
@@ -257,13 +343,8 @@ absl::Status Loader::Serve() {
     polled.clear();
     polled.push_back({broker_.fd(), broker_.events(), 0});
     attacher_.AddTo(polled);
-    int timeout = -1;
-    if (const auto deadline = attacher_.NextDeadline(); deadline.has_value()) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-          *deadline - Attacher::Clock::now());
-      timeout = static_cast<int>(std::max<int64_t>(left.count(), 0));
-    }
-    if (poll(polled.data(), polled.size(), timeout) < 0 && errno != EINTR) {
+    loops_.AddTo(polled);
+    if (poll(polled.data(), polled.size(), Timeout()) < 0 && errno != EINTR) {
       return absl::InternalError(absl::StrCat("poll: ", std::strerror(errno)));
     }
     if (auto status = AnswerAttachments(); !status.ok()) return status;
@@ -283,12 +364,21 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
                  bool& ready) {
   // Before the drop: some of it only root may see, some takes a ring.
   const v1::KernelFacts kernel = ReadKernelFacts();
-  if (auto status = DropToLoader(); !status.ok()) return status;
+  if (auto status = DropToLoader(kernel.io_uring_loops()); !status.ok()) {
+    return status;
+  }
   auto admission = Admission::Create(kernel, options.mitigations);
   if (!admission.ok()) return admission.status();
   auto gates = GateMap::Create();
   if (!gates.ok()) return gates.status();
-  Loader loader(broker, options, *gates, *std::move(admission));
+  UniqueFd trace;
+  if (kernel.io_uring_loops()) {
+    auto made = MakeTraceBuffer();
+    if (!made.ok()) return made.status();
+    trace = *std::move(made);
+  }
+  Loader loader(broker, options, *gates, *std::move(admission),
+                std::move(trace));
   auto snapshot = loader.Read();
   if (!snapshot.ok()) return snapshot.status();
   ready = true;

@@ -7,6 +7,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -99,13 +101,15 @@ absl::Status CheckProgram(const TextFile& text, const v1::Manifest& manifest) {
   }
   if (program.type() == v1::Manifest::TYPE_UNSPECIFIED) {
     return text.Complain(text.Where("program", -1, "type"),
-                         "type must be given: SOCKET_FILTER or SK_REUSEPORT");
+                         "type must be given: SOCKET_FILTER, SK_REUSEPORT or "
+                         "IO_URING_LOOP");
   }
   if (program.delivery().empty()) {
     return text.Complain(text.Where("program", -1, "delivery"),
                          "delivery must be given: DELIVERY_PROGRAM, "
-                         "DELIVERY_ATTACH, or both");
+                         "DELIVERY_ATTACH, or both; of a loop DELIVERY_RING");
   }
+  if (IsLoop(manifest)) return absl::OkStatus();
   std::set<int> seen;
   for (int i = 0; i < program.delivery_size(); ++i) {
     const v1::Delivery delivery = program.delivery(i);
@@ -138,6 +142,11 @@ absl::Status CheckMap(const TextFile& text, const v1::Manifest::Map& map,
       map.kind() == v1::HANDLE_KIND_PROGRAM) {
     return complain("kind", absl::StrCat("the kind of map '", map.name(),
                                          "' must be given"));
+  }
+  if (map.scope() == v1::Manifest::SCOPE_SESSION &&
+      map.kind() != v1::HANDLE_KIND_ARRAY &&
+      map.kind() != v1::HANDLE_KIND_HASH) {
+    return complain("scope", "SCOPE_SESSION is for arrays and hashes");
   }
   if (map.handle().empty()) {
     if (map.rights() != v1::RIGHTS_UNSPECIFIED) {
@@ -188,6 +197,10 @@ absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
           text.Where("map", i, "handle"),
           absl::StrCat("handle '", map.handle(), "' is named twice"));
     }
+    if (IsLoop(manifest) && map.handle() == kLoopStatusHandle) {
+      return text.Complain(text.Where("map", i, "handle"),
+                           "a loop's handle 'status' is the daemon's own");
+    }
     if (static_cast<int>(handles.size()) > kMaxHandles) {
       return text.Complain(
           text.Where("map", i, "handle"),
@@ -215,6 +228,7 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
   if (auto status = text.Parse(bytes, message); !status.ok()) return status;
   if (auto status = CheckTop(text, message, stem); !status.ok()) return status;
   if (auto status = CheckProgram(text, message); !status.ok()) return status;
+  if (auto status = CheckLoop(text, message); !status.ok()) return status;
   if (auto status = CheckMaps(text, message); !status.ok()) return status;
   return manifest;
 }

@@ -16,6 +16,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "daemon/loader/loop_link.h"
+#include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -72,10 +75,13 @@ absl::Status CheckProgram(const bpf_object* object, const Manifest& manifest) {
     return manifest.RefuseAt(text.Where("program", -1, field),
                              v1::REASON_OBJECT_MISMATCH, what);
   };
+  // Of a loop the entry is the program; its function is called by that.
+  const bool loop = IsLoop(manifest.message());
+  const std::string expected = loop ? kLoopEntry : declared.function();
   const bpf_program* found = nullptr;
   bpf_program* program;
   bpf_object__for_each_program(program, object) {
-    if (declared.function() != bpf_program__name(program)) {
+    if (expected != bpf_program__name(program)) {
       return refuse("function",
                     absl::StrCat("the object has a program '",
                                  Printable(bpf_program__name(program)),
@@ -144,10 +150,12 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
   const v1::Manifest& message = manifest.message();
   std::map<std::string, int> undecided;
   for (int i = 0; i < message.map_size(); ++i) {
-    if (message.map(i).name() == kGateMap) {
+    if (message.map(i).name() == kGateMap ||
+        IsEntryMap(message.map(i).name())) {
       return manifest.RefuseAt(
           manifest.text().Where("map", i, "name"), v1::REASON_OBJECT_MISMATCH,
-          "the gate is the daemon's own and is not named in a manifest");
+          absl::StrCat(message.map(i).name(),
+                       " is the daemon's own and is not named in a manifest"));
     }
     undecided[message.map(i).name()] = i;
   }
@@ -156,7 +164,7 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
     // Sections of globals: .rodata, .data, .bss, .kconfig.
     if (bpf_map__is_internal(map)) continue;
     const std::string name = bpf_map__name(map);
-    if (name == kGateMap) continue;
+    if (name == kGateMap || (IsLoop(message) && IsEntryMap(name))) continue;
     const auto found = undecided.find(name);
     if (found == undecided.end()) {
       return manifest.RefuseAt(
@@ -180,58 +188,49 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
 // The section of the gate's constants (gate.bpf.h).
 constexpr char kGateSection[] = ".rodata.gate";
 
-// Where a constant of the gate stands in its section; null if there is none.
-const btf_var_secinfo* FindConstant(const btf* types, std::string_view name) {
-  const int id = btf__find_by_name_kind(types, kGateSection, BTF_KIND_DATASEC);
+// Where a constant stands in its section; null if there is none.
+const btf_var_secinfo* FindConstant(const bpf_object* object,
+                                    std::string_view section_name,
+                                    std::string_view name) {
+  const btf* types = bpf_object__btf(object);
+  if (types == nullptr) return nullptr;
+  const int id = btf__find_by_name_kind(
+      types, std::string(section_name).c_str(), BTF_KIND_DATASEC);
   if (id < 0) return nullptr;
   const btf_type* section = btf__type_by_id(types, id);
   const btf_var_secinfo* variables = btf_var_secinfos(section);
   for (int i = 0; i < btf_vlen(section); ++i) {
     const btf_type* variable = btf__type_by_id(types, variables[i].type);
-    if (name == btf__name_by_offset(types, variable->name_off)) {
+    if (btf_is_var(variable) &&
+        name == btf__name_by_offset(types, variable->name_off)) {
       return &variables[i];
     }
   }
   return nullptr;
 }
 
-// The map of that section; null if the object has none.
-bpf_map* GateConstantsOf(const bpf_object* object) {
+// The map of a section of globals; null if the object has none. libbpf puts the
+// object's name before those of the sections that every object can have.
+bpf_map* SectionMap(const bpf_object* object, std::string_view section) {
   bpf_map* map;
   bpf_object__for_each_map(map, object) {
-    if (bpf_map__is_internal(map) &&
-        std::string_view(bpf_map__name(map)) == kGateSection) {
+    if (!bpf_map__is_internal(map)) continue;
+    const std::string_view name = bpf_map__name(map);
+    if (name == section || (section == ".rodata" && name.ends_with(section))) {
       return map;
     }
   }
   return nullptr;
 }
 
-// The bytes that it will begin with; empty if there is none.
-absl::Span<char> ConstantsOf(const bpf_object* object) {
-  bpf_map* map = GateConstantsOf(object);
-  size_t size = 0;
-  void* data = map == nullptr ? nullptr : bpf_map__initial_value(map, &size);
-  return {static_cast<char*>(data), data == nullptr ? 0 : size};
-}
-
-absl::Status SetConstant(const bpf_object* object, const char* name,
-                         const void* value, size_t size) {
-  const btf* types = bpf_object__btf(object);
-  const btf_var_secinfo* place =
-      types != nullptr ? FindConstant(types, name) : nullptr;
-  const absl::Span<char> bytes = ConstantsOf(object);
-  if (place == nullptr || bytes.empty()) {
-    return Refuse(v1::REASON_GATE_MISSING,
-                  absl::StrCat("the object has no constant '", name, "'"));
+absl::Status SetGateConstant(const bpf_object* object, const char* name,
+                             const void* value, size_t size) {
+  if (SetConstant(object, kGateSection, name, value, size)) {
+    return absl::OkStatus();
   }
-  if (place->size != size || place->offset + size > bytes.size()) {
-    return Refuse(v1::REASON_GATE_MISSING,
-                  absl::StrCat("the object's constant '", name, "' has ",
-                               place->size, " bytes instead of ", size));
-  }
-  std::memcpy(bytes.data() + place->offset, value, size);
-  return absl::OkStatus();
+  return Refuse(v1::REASON_GATE_MISSING,
+                absl::StrCat("the object has no constant '", name, "' of ",
+                             size, " bytes"));
 }
 
 uint64_t RoundUp(uint64_t value, uint64_t unit) {
@@ -312,7 +311,7 @@ absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
     return status;
   }
   for (const char* name : {kGateSlot, kGateNonce, kOnRevoke}) {
-    if (FindConstant(bpf_object__btf(object), name) == nullptr) {
+    if (FindConstant(object, kGateSection, name) == nullptr) {
       return manifest.RefuseAt(
           place, v1::REASON_GATE_MISSING,
           absl::StrCat("the object has no constant '", name, "'"));
@@ -332,55 +331,89 @@ bpf_map* MapOf(const bpf_object* object, const std::string& name) {
 }
 
 void ForgetGate(bpf_object* object) {
-  if (bpf_map* constants = GateConstantsOf(object)) {
+  if (bpf_map* constants = SectionMap(object, kGateSection)) {
     bpf_map__set_map_flags(constants,
                            bpf_map__map_flags(constants) & ~BPF_F_RDONLY_PROG);
   }
 }
 
+bool SetConstant(const bpf_object* object, std::string_view section,
+                 std::string_view name, const void* value, size_t size) {
+  const btf_var_secinfo* place = FindConstant(object, section, name);
+  bpf_map* map = SectionMap(object, section);
+  size_t bytes = 0;
+  void* data = map == nullptr ? nullptr : bpf_map__initial_value(map, &bytes);
+  if (place == nullptr || data == nullptr || place->size != size ||
+      place->offset + size > bytes) {
+    return false;
+  }
+  std::memcpy(static_cast<char*>(data) + place->offset, value, size);
+  return true;
+}
+
 absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
                      v1::Manifest::OnRevoke on_revoke) {
   const auto answer = static_cast<uint32_t>(on_revoke);
-  if (auto status = SetConstant(object, kGateSlot, &slot, sizeof(slot));
+  if (auto status = SetGateConstant(object, kGateSlot, &slot, sizeof(slot));
       !status.ok()) {
     return status;
   }
-  if (auto status = SetConstant(object, kGateNonce, &nonce, sizeof(nonce));
+  if (auto status = SetGateConstant(object, kGateNonce, &nonce, sizeof(nonce));
       !status.ok()) {
     return status;
   }
-  return SetConstant(object, kOnRevoke, &answer, sizeof(answer));
+  return SetGateConstant(object, kOnRevoke, &answer, sizeof(answer));
+}
+
+v1::Handle DescribeHandle(const bpf_map* map, std::string name,
+                          v1::HandleKind kind, v1::Rights rights) {
+  v1::Handle handle;
+  handle.set_name(std::move(name));
+  handle.set_kind(kind);
+  handle.set_rights(rights);
+  handle.set_key_size(bpf_map__key_size(map));
+  handle.set_value_size(bpf_map__value_size(map));
+  handle.set_max_entries(bpf_map__max_entries(map));
+  // The kernel maps no narrowed fd, whatever the map's flags say.
+  handle.set_mappable(rights == v1::RIGHTS_READ_WRITE &&
+                      (bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF ||
+                       (bpf_map__map_flags(map) & BPF_F_MMAPABLE) != 0));
+  return handle;
 }
 
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest) {
   std::vector<v1::Handle> handles;
-  for (const v1::Manifest::Map& declared : manifest.map()) {
-    if (declared.handle().empty()) continue;
-    const bpf_map* map = MapOf(object, declared.name());
+  for (const OfferedMap& offered : OfferedMaps(manifest)) {
+    const bpf_map* map = MapOf(object, offered.name);
     if (map == nullptr) continue;
-    v1::Handle& handle = handles.emplace_back();
-    handle.set_name(declared.handle());
-    handle.set_kind(declared.kind());
-    handle.set_rights(declared.rights());
-    handle.set_key_size(bpf_map__key_size(map));
-    handle.set_value_size(bpf_map__value_size(map));
-    handle.set_max_entries(bpf_map__max_entries(map));
-    // The kernel maps no narrowed fd, whatever the map's flags say.
-    handle.set_mappable(declared.rights() == v1::RIGHTS_READ_WRITE &&
-                        (bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF ||
-                         (bpf_map__map_flags(map) & BPF_F_MMAPABLE) != 0));
+    handles.push_back(
+        DescribeHandle(map, offered.handle, offered.kind, offered.rights));
   }
   return handles;
+}
+
+std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest) {
+  std::vector<OfferedMap> offered;
+  if (IsLoop(manifest)) {
+    offered.push_back({kLoopStatusMap, kLoopStatusHandle, v1::HANDLE_KIND_ARRAY,
+                       v1::RIGHTS_READ_WRITE, -1});
+  }
+  for (int i = 0; i < manifest.map_size(); ++i) {
+    const v1::Manifest::Map& map = manifest.map(i);
+    if (map.handle().empty()) continue;
+    offered.push_back({map.name(), map.handle(), map.kind(), map.rights(), i});
+  }
+  return offered;
 }
 
 uint64_t EstimateMapBytes(const bpf_object* object) {
   uint64_t bytes = 0;
   const bpf_map* map;
   bpf_object__for_each_map(map, object) {
-    // The gate is one for all instances.
-    if (bpf_map__name(map) != std::string_view(kGateMap))
-      bytes += MapBytes(map);
+    // These are one for all instances.
+    const std::string_view name = bpf_map__name(map);
+    if (name != kGateMap && name != kLoopTraceMap) bytes += MapBytes(map);
   }
   return bytes;
 }
@@ -397,6 +430,8 @@ uint32_t KernelType(v1::Manifest::Type type) {
       return BPF_PROG_TYPE_SOCKET_FILTER;
     case v1::Manifest::SK_REUSEPORT:
       return BPF_PROG_TYPE_SK_REUSEPORT;
+    case v1::Manifest::IO_URING_LOOP:
+      return BPF_PROG_TYPE_STRUCT_OPS;
     default:
       return BPF_PROG_TYPE_UNSPEC;
   }

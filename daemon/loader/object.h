@@ -76,11 +76,27 @@ bpf_map* MapOf(const bpf_object* object, const std::string& name);
 absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
                      v1::Manifest::OnRevoke on_revoke);
 
+// Sets the constant `name` of a section of read-only globals before a load.
+// False: there is none of `size` bytes.
+bool SetConstant(const bpf_object* object, std::string_view section,
+                 std::string_view name, const void* value, size_t size);
+
 // Has the verifier take the gate's variables for unknown: their section is then
 // no constant to it. For a trial only; before a load.
 void ForgetGate(bpf_object* object);
 
-// What a client gets, in the manifest's order, as the object has it.
+// A map that a client gets a handle of.
+struct OfferedMap {
+  std::string name;
+  std::string handle;
+  v1::HandleKind kind;
+  v1::Rights rights;
+  int index;  // in the manifest; -1: it is the entry's of a loop
+};
+// All of them, in the order of a grant's handles.
+std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest);
+
+// What a client gets, in that order, as the object has it.
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest);
 

@@ -13,11 +13,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace bpfgrant::daemon {
 namespace {
 
-constexpr std::array<cap_value_t, 2> kKept{CAP_BPF, CAP_PERFMON};
+// To load programs; to take a copy of a client's ring (pidfd_getfd(2)), and to
+// end a client that keeps others' loops waiting.
+constexpr std::array<cap_value_t, 2> kForPrograms{CAP_BPF, CAP_PERFMON};
+constexpr std::array<cap_value_t, 4> kForLoops{CAP_BPF, CAP_PERFMON,
+                                               CAP_SYS_PTRACE, CAP_KILL};
 
 absl::Status ErrnoStatus(absl::string_view what, int error) {
   return absl::InternalError(absl::StrCat(what, ": ", std::strerror(error)));
@@ -26,15 +31,18 @@ absl::Status ErrnoStatus(absl::string_view what, int error) {
 using Capabilities =
     std::unique_ptr<std::remove_pointer_t<cap_t>, int (*)(void*)>;
 
-absl::Status CheckHeld() {
+absl::Status CheckHeld(absl::Span<const cap_value_t> kept) {
   const Capabilities held(cap_get_proc(), cap_free);
   if (held == nullptr) return ErrnoStatus("cap_get_proc", errno);
-  for (const cap_value_t capability : kKept) {
+  for (const cap_value_t capability : kept) {
     cap_flag_value_t value = CAP_CLEAR;
     if (cap_get_flag(held.get(), capability, CAP_PERMITTED, &value) < 0 ||
         value != CAP_SET) {
       return absl::FailedPreconditionError(
-          "the loader needs CAP_BPF and CAP_PERFMON");
+          kept.size() == kForLoops.size()
+              ? "the loader needs CAP_BPF and CAP_PERFMON, and for io_uring "
+                "loops CAP_SYS_PTRACE and CAP_KILL"
+              : "the loader needs CAP_BPF and CAP_PERFMON");
     }
   }
   return absl::OkStatus();
@@ -62,15 +70,15 @@ absl::Status DropBoundingSet() {
   return absl::OkStatus();
 }
 
-absl::Status DropCapabilities() {
+absl::Status DropCapabilities(absl::Span<const cap_value_t> kept) {
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) {
     return ErrnoStatus("PR_CAP_AMBIENT_CLEAR_ALL", errno);
   }
   const Capabilities wanted(cap_init(), cap_free);
   if (wanted == nullptr) return ErrnoStatus("cap_init", errno);
   for (const cap_flag_t set : {CAP_PERMITTED, CAP_EFFECTIVE}) {
-    if (cap_set_flag(wanted.get(), set, kKept.size(), kKept.data(), CAP_SET) <
-        0) {
+    if (cap_set_flag(wanted.get(), set, static_cast<int>(kept.size()),
+                     kept.data(), CAP_SET) < 0) {
       return ErrnoStatus("cap_set_flag", errno);
     }
   }
@@ -78,9 +86,14 @@ absl::Status DropCapabilities() {
   return absl::OkStatus();
 }
 
+// What a loop's child does to a client's ring.
+bool IsForLoops(std::string_view name) {
+  return name == "pidfd_getfd" || name == "io_uring_register";
+}
+
 // Not an allow-list: looking up users runs whatever the machine's name service
 // is made of. What would undo the rest is refused.
-absl::Status FilterSystemCalls() {
+absl::Status FilterSystemCalls(bool loops) {
   const std::unique_ptr<void, void (*)(void*)> filter(
       seccomp_init(SCMP_ACT_ALLOW), seccomp_release);
   if (filter == nullptr) return ErrnoStatus("seccomp_init", ENOMEM);
@@ -148,6 +161,7 @@ absl::Status FilterSystemCalls() {
                            "nfsservctl",
                            "uselib",
                            "ustat"}) {
+    if (loops && IsForLoops(name)) continue;
     const int call = seccomp_syscall_resolve_name(name);
     // Not every architecture and libseccomp has each of them.
     if (call == __NR_SCMP_ERROR) continue;
@@ -164,17 +178,20 @@ absl::Status FilterSystemCalls() {
 
 }  // namespace
 
-absl::Status DropToLoader() {
-  if (auto status = CheckHeld(); !status.ok()) return status;
+absl::Status DropToLoader(bool loops) {
+  const absl::Span<const cap_value_t> kept =
+      loops ? absl::MakeConstSpan(kForLoops)
+            : absl::MakeConstSpan(kForPrograms);
+  if (auto status = CheckHeld(kept); !status.ok()) return status;
   if (auto status = DropBoundingSet(); !status.ok()) return status;
-  if (auto status = DropCapabilities(); !status.ok()) return status;
+  if (auto status = DropCapabilities(kept); !status.ok()) return status;
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
     return ErrnoStatus("PR_SET_NO_NEW_PRIVS", errno);
   }
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
     return ErrnoStatus("PR_SET_DUMPABLE", errno);
   }
-  return FilterSystemCalls();
+  return FilterSystemCalls(loops);
 }
 
 }  // namespace bpfgrant::daemon

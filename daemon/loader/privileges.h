@@ -7,16 +7,16 @@
 
 namespace bpfgrant::daemon {
 
-// Leaves this process CAP_BPF and CAP_PERFMON, root's uid (for what belongs to
-// root), and nothing else: no other capability in any set, no new privileges,
+// Leaves this process CAP_BPF and CAP_PERFMON, with `loops` also CAP_SYS_PTRACE
+// and CAP_KILL, root's uid (for what belongs to root), and nothing else: no other capability in any set, no new privileges,
 // no core dumps or tracing by others, and a seccomp filter that refuses with
 // EPERM what a loader never does (run programs, trace, mount, load modules,
 // change namespaces, ...). There is no way back.
 //
 // To be called after the fork, before threads. On an error the process must
-// end: it is anywhere between. kFailedPrecondition: it has not got CAP_BPF and
-// CAP_PERFMON. kInternal: a call failed, with its errno.
-absl::Status DropToLoader();
+// end: it is anywhere between. kFailedPrecondition: it has not got
+// what it is to keep. kInternal: a call failed, with its errno.
+absl::Status DropToLoader(bool loops);
 
 }  // namespace bpfgrant::daemon
 

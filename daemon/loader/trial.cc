@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -165,6 +167,11 @@ absl::Status Trial::RunForAnyGate(std::string_view bytes,
                                   std::vector<char>& log) const {
   const auto object = OpenObject(bytes, manifest.name());
   if (!object.ok()) return object.status();
+  if (IsLoop(manifest)) {
+    if (auto status = SetLoopConstants(object->get(), manifest); !status.ok()) {
+      return status;
+    }
+  }
   ForgetGate(object->get());
   return LoadWithTwin(object->get(), twin_.get(), log);
 }
@@ -178,6 +185,9 @@ TrialResult Trial::Run(std::string_view bytes,
     return result;
   }
   result.status = SetTrialGate(object->get(), manifest.program().on_revoke());
+  if (result.status.ok() && IsLoop(manifest)) {
+    result.status = SetLoopConstants(object->get(), manifest);
+  }
   if (!result.status.ok()) return result;
   std::vector<char> log(kLogBufferBytes, '\0');
   result.status = LoadWithTwin(object->get(), twin_.get(), log);

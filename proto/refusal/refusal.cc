@@ -104,6 +104,26 @@ constexpr Row kTable[] = {
     {v1::REASON_LOAD_FAILED, Code::kInternal,
      "The journal of bpfgrantd says what the kernel objected to."},
 
+    // Attaching a loop to the client's ring.
+    {v1::REASON_RING_NEEDED, Code::kInvalidArgument,
+     "Make a ring with IORING_SETUP_R_DISABLED and send its number."},
+    {v1::REASON_RING_NOT_YOURS, Code::kInvalidArgument,
+     "Send the number that the ring's fd has in the process that connected, "
+     "and keep it open until the answer."},
+    {v1::REASON_NOT_A_RING, Code::kInvalidArgument,
+     "Send the number of an fd that io_uring_setup(2) returned."},
+    {v1::REASON_RING_NOT_DISABLED, Code::kFailedPrecondition,
+     "Make the ring with IORING_SETUP_R_DISABLED, and enable it when the loop "
+     "is attached."},
+    {v1::REASON_RING_RESTRICTED, Code::kFailedPrecondition,
+     "Make a new ring for each loop and register no restrictions with it."},
+    {v1::REASON_RING_FLAGS, Code::kFailedPrecondition,
+     "Make the ring with the setup_flags that Describe says."},
+    {v1::REASON_RING_GEOMETRY, Code::kFailedPrecondition,
+     "Make the ring with the sq_entries and cq_entries that Describe says."},
+    {v1::REASON_RING_BLOCKED, Code::kDeadlineExceeded,
+     "Make no other use of the ring until the answer is there."},
+
     // The end of a grant.
     {v1::REASON_RELEASED, Code::kCancelled, "Acquire again if needed."},
     {v1::REASON_SESSION_ENDED, Code::kCancelled,

@@ -72,6 +72,12 @@ inline constexpr uint32_t kDefaultGrantsPerSession = 256;
 // How long the broker waits.
 inline constexpr std::chrono::milliseconds kLoadDeadline{10'000};
 inline constexpr std::chrono::milliseconds kAttachDeadline{2'000};
+// Making or removing the link between a loop and a ring, alone: meanwhile no
+// other loop on the machine can be attached or detached. Whoever holds it up
+// for so long is killed, and then, if that was not enough, what else of that
+// user is busy with a ring.
+inline constexpr std::chrono::milliseconds kLinkDeadline{500};
+inline constexpr std::chrono::milliseconds kLinkKillAfter{250};
 inline constexpr std::chrono::milliseconds kRevokeDeadline{2'000};
 inline constexpr std::chrono::milliseconds kReloadDeadline{120'000};
 // From Acquire over gRPC to Claim.
@@ -83,6 +89,12 @@ inline constexpr size_t kMaxObjectBytes = 16 * 1024 * 1024;
 inline constexpr size_t kMaxFilesPerDirectory = 4096;
 inline constexpr uint32_t kDefaultPoolReady = 4;
 inline constexpr uint32_t kMaxPoolReady = 1024;
+// Loops. Entries of a ring; steps in a row.
+inline constexpr uint32_t kMaxSqEntries = 4096;
+inline constexpr uint32_t kMaxCqEntries = 65536;
+inline constexpr uint32_t kMaxLoopMemoryBytes = 1U << 30;
+inline constexpr uint32_t kDefaultStepBudget = 65536;
+inline constexpr uint32_t kMaxStepBudget = 1U << 24;
 // What is kept of a verifier's log: its end. Bytes.
 inline constexpr size_t kMaxVerifierLogBytes = 16 * 1024;
 // A generated header. Bytes.

@@ -1,0 +1,199 @@
+#include "daemon/loader/loop_link.h"
+
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <gelf.h>
+#include <libelf.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/loader/object.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+extern "C" const char bpfgrant_loop_entry_begin[];
+extern "C" const char bpfgrant_loop_entry_end[];
+
+namespace bpfgrant::daemon {
+namespace {
+
+// Linking takes a few milliseconds.
+constexpr std::chrono::milliseconds kLinkerDeadline{5000};
+constexpr size_t kMaxComplaintBytes = 512;
+
+// Sections in which an author's object may have nothing.
+constexpr std::array<std::string_view, 3> kPrivateSections = {
+    ".data.bpfgrant", ".rodata.gate", ".rodata.ring"};
+
+std::string PathOf(int fd) { return absl::StrCat("/proc/self/fd/", fd); }
+
+// In the child. The linker of libbpf before 1.6 takes file names only.
+int Link(int author, int entry, int output) {
+  bpf_linker* linker = bpf_linker__new(PathOf(output).c_str(), nullptr);
+  if (linker == nullptr) return -errno;
+  // The author's first: its license, not the entry's, is what the kernel sees.
+  int error = bpf_linker__add_file(linker, PathOf(author).c_str(), nullptr);
+  if (error == 0) {
+    error = bpf_linker__add_file(linker, PathOf(entry).c_str(), nullptr);
+  }
+  if (error == 0) error = bpf_linker__finalize(linker);
+  bpf_linker__free(linker);
+  return error;
+}
+
+[[noreturn]] void LinkAndExit(int author, int entry, int output, int pipe) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  const LibbpfLog log;
+  const int error = Link(author, entry, output);
+  std::string said = error == 0 ? "" : log.LastLine();
+  if (error != 0 && said.empty()) said = std::strerror(-error);
+  said.resize(std::min(said.size(), kMaxComplaintBytes));
+  if (write(pipe, said.data(), said.size()) < 0) _exit(2);
+  _exit(error == 0 ? 0 : 1);
+}
+
+// What the child said, once it has ended; it is killed at the deadline.
+std::string WaitFor(pid_t child, int pipe, int& status) {
+  std::string said;
+  const auto deadline = std::chrono::steady_clock::now() + kLinkerDeadline;
+  std::array<char, kMaxComplaintBytes> buffer;
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    pollfd polled{pipe, POLLIN, 0};
+    if (left.count() <= 0 ||
+        (poll(&polled, 1, static_cast<int>(left.count())) == 0)) {
+      kill(child, SIGKILL);
+      said = "linking it takes too long";
+      break;
+    }
+    const ssize_t length = read(pipe, buffer.data(), buffer.size());
+    if (length < 0 && errno == EINTR) continue;
+    if (length <= 0 || said.size() >= kMaxComplaintBytes) break;
+    said.append(buffer.data(), length);
+  }
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return said;
+}
+
+absl::Status ErrnoStatus(const char* call) {
+  return absl::InternalError(
+      absl::StrCat("linking a loop: ", call, ": ", std::strerror(errno)));
+}
+
+absl::Status DoesNotLink(const std::string& why) {
+  return Refuse(
+      v1::REASON_OBJECT_MISMATCH,
+      absl::StrCat("it does not link behind the entry of loops: ",
+                   why.empty() ? std::string("the linker crashed") : why));
+}
+
+absl::StatusOr<SealedBytes> RunLinker(std::string_view author) {
+  auto first = SealedBytes::Copy(author, "bpfgrant:author");
+  if (!first.ok()) return first.status();
+  auto second = SealedBytes::Copy(LoopEntryObject(), "bpfgrant:entry");
+  if (!second.ok()) return second.status();
+  const UniqueFd output(memfd_create("bpfgrant:linked", MFD_CLOEXEC));
+  if (!output.valid()) return ErrnoStatus("memfd_create");
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) < 0) return ErrnoStatus("pipe2");
+  const UniqueFd reading(ends[0]);
+  UniqueFd writing(ends[1]);
+  const pid_t child = fork();
+  if (child < 0) return ErrnoStatus("fork");
+  if (child == 0) {
+    LinkAndExit(first->fd(), second->fd(), output.get(), writing.get());
+  }
+  writing.reset();
+  int status = 0;
+  const std::string said = WaitFor(child, reading.get(), status);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return DoesNotLink(said);
+  std::string linked(kMaxObjectBytes, '\0');
+  const ssize_t length = pread(output.get(), linked.data(), linked.size(), 0);
+  if (length <= 0) return ErrnoStatus("reading what was linked");
+  linked.resize(length);
+  return SealedBytes::Copy(linked, "bpfgrant:loop");
+}
+
+struct ElfEnd {
+  void operator()(Elf* elf) const { elf_end(elf); }
+};
+
+// Bytes of an object's section; 0: it has none. The entry has functions that
+// are not in it, so libbpf does not open it.
+size_t SectionBytes(std::string_view object, std::string_view wanted) {
+  elf_version(EV_CURRENT);
+  const std::unique_ptr<Elf, ElfEnd> elf(
+      elf_memory(const_cast<char*>(object.data()), object.size()));
+  size_t names = 0;
+  if (elf == nullptr || elf_getshdrstrndx(elf.get(), &names) != 0) return 0;
+  size_t bytes = 0;
+  Elf_Scn* section = nullptr;
+  while ((section = elf_nextscn(elf.get(), section)) != nullptr) {
+    GElf_Shdr header;
+    if (gelf_getshdr(section, &header) == nullptr) continue;
+    const char* name = elf_strptr(elf.get(), names, header.sh_name);
+    if (name != nullptr && wanted == name) bytes += header.sh_size;
+  }
+  return bytes;
+}
+
+// Nothing but the entry is a program, and what is private to it has not grown.
+absl::Status CheckLinked(std::string_view linked) {
+  const auto object = OpenObject(linked, "loop");
+  if (!object.ok()) return object.status();
+  bpf_program* program;
+  bpf_object__for_each_program(program, object->get()) {
+    const std::string name = bpf_program__name(program);
+    if (name != kLoopEntry) {
+      return Refuse(v1::REASON_OBJECT_MISMATCH,
+                    absl::StrCat("the object has a program '", Printable(name),
+                                 "' of its own; a loop defines the function '",
+                                 kLoopStep, "' and no program"));
+    }
+  }
+  for (const std::string_view section : kPrivateSections) {
+    if (SectionBytes(linked, section) !=
+        SectionBytes(LoopEntryObject(), section)) {
+      return Refuse(
+          v1::REASON_OBJECT_MISMATCH,
+          absl::StrCat("the object has data in the section ",
+                       std::string(section), ", which is the entry's own"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string_view LoopEntryObject() {
+  return {
+      bpfgrant_loop_entry_begin,
+      static_cast<size_t>(bpfgrant_loop_entry_end - bpfgrant_loop_entry_begin)};
+}
+
+absl::StatusOr<SealedBytes> LinkLoop(std::string_view author) {
+  auto linked = RunLinker(author);
+  if (!linked.ok()) return linked.status();
+  if (auto status = CheckLinked(linked->view()); !status.ok()) return status;
+  return linked;
+}
+
+}  // namespace bpfgrant::daemon
