@@ -72,9 +72,11 @@ static __always_inline enum outcome steer(
   // Beyond any packet; and the sum below cannot wrap.
   if (offset > 0xffff) return UNCONFIGURED;
   // The verifier wants 1 <= length <= 20 known of the very register that the
-  // call takes.
-  asm volatile("" : "+r"(length));
-  if (length == 0 || length > REUSEPORT_STEER_MAX_BYTES) return UNCONFIGURED;
+  // call takes. Linux 6.1's learns nothing from length != 0, hence one less.
+  __u32 last = length - 1;
+  asm volatile("" : "+r"(last));
+  if (last >= REUSEPORT_STEER_MAX_BYTES) return UNCONFIGURED;
+  length = last + 1;
   if (bpf_skb_load_bytes(packet, sizeof(struct udphdr) + offset, id, length) !=
       0)
     return UNSUITABLE;

@@ -62,13 +62,11 @@ class StartupTest : public ClientTest {
     EXPECT_EQ(chmod(path.c_str(), 0666), 0);
     return socket;
   }
-  // Who answers there.
+  // Who answers there; 0 when nobody does, as between two daemons.
   uint32_t BrokerBehind(const std::string& path) {
     auto connection = Connection::Connect({.path = path, .timeout = kPatience});
-    EXPECT_TRUE(connection.ok()) << connection.status();
     if (!connection.ok()) return 0;
     const auto status = connection->Status();
-    EXPECT_TRUE(status.ok()) << status.status();
     return status.ok() ? status->broker_pid() : 0;
   }
   void ExpectRefused(const DaemonProcess::Options& options,

@@ -35,17 +35,28 @@ void BrokerSocket::Close() {
   socket_ = -1;
 }
 
-v1::ServerFrame BrokerSocket::Call(v1::ClientFrame& frame) {
+uint64_t BrokerSocket::Send(v1::ClientFrame& frame) {
   frame.set_request(++request_);
   const std::string bytes = frame.SerializeAsString();
   if (send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0) {
     Fail("send");
   }
+  return request_;
+}
+
+v1::ServerFrame BrokerSocket::Call(v1::ClientFrame& frame) {
+  const uint64_t request = Send(frame);
   v1::ServerFrame reply;
-  // Id 0: events, which may come between.
+  // Id 0: events, which may come between, and the challenge before the Hello
+  // is answered, where the kernel has no SO_PEERPIDFD.
   do {
     reply = Receive();
-  } while (reply.request() != request_);
+    if (reply.has_challenge()) {
+      v1::ClientFrame identify;
+      identify.mutable_identify()->set_nonce(reply.challenge().nonce());
+      Send(identify);
+    }
+  } while (reply.request() != request);
   return reply;
 }
 

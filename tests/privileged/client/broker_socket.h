@@ -33,6 +33,8 @@ class BrokerSocket {
   const std::vector<int>& fds() const { return fds_; }
 
  private:
+  // Numbers `frame`, sends it, and returns the number.
+  uint64_t Send(v1::ClientFrame& frame);
   v1::ServerFrame Receive();
 
   int socket_;

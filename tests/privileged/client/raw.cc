@@ -52,8 +52,9 @@ std::string RawSend(Client& client, v1::ClientFrame frame,
   return status.ok() ? "ok" : absl::StrCat("failed: ", status.ToString());
 }
 
-// "ok CASE FDS", or "closed" when the daemon has ended the connection.
-std::string RawReceive(Client& client, const Words&) {
+// "ok CASE FDS", or "closed" when the daemon has ended the connection. Answers
+// the challenge that comes first where the kernel has no SO_PEERPIDFD.
+std::string RawReceive(Client& client, const Words& words) {
   std::vector<char> buffer(kMaxFrameBytes);
   if (!WaitFor(client.raw.get(), POLLIN)) return "failed: nothing came";
   const auto packet =
@@ -66,6 +67,12 @@ std::string RawReceive(Client& client, const Words&) {
   v1::ServerFrame frame;
   frame.ParseFromArray(packet->bytes.data(),
                        static_cast<int>(packet->bytes.size()));
+  if (frame.has_challenge()) {
+    v1::ClientFrame identify;
+    identify.mutable_identify()->set_nonce(frame.challenge().nonce());
+    const std::string sent = RawSend(client, identify);
+    return sent == "ok" ? RawReceive(client, words) : sent;
+  }
   if (frame.has_refusal()) {
     return absl::StrCat("refused ", ReasonName(frame.refusal().reason()));
   }
