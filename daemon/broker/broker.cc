@@ -22,6 +22,7 @@
 #include "daemon/broker/privileges.h"
 #include "daemon/broker/service.h"
 #include "daemon/broker/snapshot.h"
+#include "daemon/broker/tracer.h"
 #include "daemon/broker/watchers.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
@@ -52,6 +53,7 @@ class Broker {
         loop_(loop),
         loader_(loader),
         gates_(std::move(gates)),
+        tracer_(MapTracer(ready)),
         grace_period_(loop_),
         pool_(loop_, loader_, gates_, {options_.pool_bytes, fd_limit_ / 4},
               !options_.mitigations.instances_not_reused),
@@ -65,7 +67,8 @@ class Broker {
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, granting_,
                   grace_period_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
-                  [this](bool reloading) { NotifyReload(reloading); }}),
+                  [this](bool reloading) { NotifyReload(reloading); },
+                  tracer_.get()}),
         acceptor_({loop_, service_, granting_, watchers_, options_.mitigations,
                    FitToFds(options_.accept), options_.identify,
                    options_.administrator_group},
@@ -116,6 +119,18 @@ class Broker {
   }
 
  private:
+  // What loops are traced with comes third, where there are loops. Without it
+  // everything else works.
+  std::unique_ptr<Tracer> MapTracer(LoaderClient::Reply& ready) {
+    if (ready.fds.size() < 3) return nullptr;
+    auto tracer =
+        Tracer::Map(std::move(ready.fds[2]), loop_, gates_, watchers_);
+    if (tracer.ok()) return *std::move(tracer);
+    spdlog::error("loops cannot be traced: {}",
+                  std::string(tracer.status().message()));
+    return nullptr;
+  }
+
   AcceptLimits FitToFds(AcceptLimits limits) const {
     // A quarter is the pool's, a quarter for what is on its way to clients.
     const size_t room = fd_limit_ / 2 - kReservedFds;
@@ -174,9 +189,10 @@ class Broker {
   EventLoop& loop_;
   LoaderClient& loader_;
   Gates gates_;
+  Watchers watchers_;
+  std::unique_ptr<Tracer> tracer_;
   GracePeriod grace_period_;
   Ledger ledger_;
-  Watchers watchers_;
   Pool pool_;
   Granting granting_;
   Service service_;

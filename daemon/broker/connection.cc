@@ -65,6 +65,12 @@ void Connection::End(v1::Reason reason, std::string_view why) {
     end();
   }
   session_.streams.clear();
+  parts_.service.EndTrace(session_.trace);
+  for (const auto& [reader, end] : session_.traces) {
+    parts_.service.EndTrace(reader);
+    end();
+  }
+  session_.traces.clear();
   // The gates first: nothing else about the end is as urgent.
   parts_.granting.EndSession(session_, v1::REASON_SESSION_ENDED);
   socket_source_ = EventLoop::Source();

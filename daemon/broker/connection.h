@@ -88,6 +88,7 @@ class Connection {
   void Dispatch(const v1::ClientFrame& frame, std::vector<UniqueFd> fds);
   void DispatchAcquire(const v1::ClientFrame& frame, std::vector<UniqueFd> fds);
   void Watch(uint64_t request);
+  void Trace(uint64_t request, const v1::TraceRequest& trace);
 
   // Each of these ends the request with that id.
   template <typename Reply>

@@ -1,11 +1,9 @@
 #include "daemon/broker/control_calls.h"
 
-#include <deque>
 #include <string>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "daemon/broker/control_stream.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/control_metadata.h"
 #include "proto/wire/limits.h"
@@ -26,6 +24,10 @@ absl::Status NoSession() {
                 "the call names no session that is open");
 }
 
+grpc::Status SessionEnded() {
+  return grpc::Status(grpc::StatusCode::ABORTED, "the session ended");
+}
+
 // gRPC's codes are abseil's; what else there is to say goes beside.
 grpc::Status ToGrpc(grpc::CallbackServerContext& context,
                     const absl::Status& status) {
@@ -33,94 +35,6 @@ grpc::Status ToGrpc(grpc::CallbackServerContext& context,
   context.AddTrailingMetadata(kRefusalKey, refusal.SerializeAsString());
   return {static_cast<grpc::StatusCode>(status.code()), refusal.message()};
 }
-
-// One watcher's stream. gRPC calls it on its threads, events come from the
-// loop's; it deletes itself when gRPC is done with it.
-class WatchStream final : public grpc::ServerWriteReactor<v1::Event> {
- public:
-  WatchStream(EventLoop& loop, Watchers& watchers, Acceptor& sessions)
-      : loop_(loop), watchers_(watchers), sessions_(sessions) {}
-
-  // On the loop's thread: from now on it hears of what `session` may. While the
-  // lock is held and the stream not finished, gRPC has not called OnDone, and
-  // what belongs to the call is still there; a call that was cancelled before
-  // its turn is not touched any more.
-  void Subscribe(Session& session) {
-    absl::MutexLock lock(&mutex_);
-    if (finished_) return;
-    session_ = session.id;
-    watcher_ = watchers_.Add(session.peer.subject.uid, session.administrator,
-                             [this](const v1::Event& event) { Push(event); });
-    session.streams.emplace(watcher_, [this] {
-      watcher_ = 0;
-      End(grpc::Status(grpc::StatusCode::ABORTED, "the session ended"));
-    });
-    // So that the client knows from when on nothing is missed.
-    StartSendInitialMetadata();
-  }
-  void Push(const v1::Event& event) {
-    absl::MutexLock lock(&mutex_);
-    if (finished_) return;
-    if (queue_.size() >= kMaxQueuedEvents) {
-      FinishLocked(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                                "events were not read"));
-      return;
-    }
-    queue_.push_back(event);
-    if (queue_.size() == 1) StartWrite(&queue_.front());
-  }
-  // Likewise: refuses the call.
-  void Reject(grpc::CallbackServerContext& context,
-              const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (!finished_) FinishLocked(ToGrpc(context, status));
-  }
-  void End(const grpc::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    FinishLocked(status);
-  }
-
-  void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
-    if (finished_) return;
-    if (!ok) {
-      FinishLocked(grpc::Status(grpc::StatusCode::CANCELLED, "the peer left"));
-      return;
-    }
-    queue_.pop_front();
-    if (!queue_.empty()) StartWrite(&queue_.front());
-  }
-  void OnCancel() override {
-    End(grpc::Status(grpc::StatusCode::CANCELLED, "the peer left"));
-  }
-  void OnDone() override {
-    loop_.Post([this] {
-      if (watcher_ != 0) {
-        watchers_.Remove(watcher_);
-        if (Connection* connection = sessions_.Find(session_)) {
-          connection->session().streams.erase(watcher_);
-        }
-      }
-      delete this;
-    });
-  }
-
- private:
-  void FinishLocked(const grpc::Status& status)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (std::exchange(finished_, true)) return;
-    Finish(status);
-  }
-
-  EventLoop& loop_;
-  Watchers& watchers_;
-  Acceptor& sessions_;
-  uint64_t session_ = 0;
-  uint64_t watcher_ = 0;
-  absl::Mutex mutex_;
-  std::deque<v1::Event> queue_ ABSL_GUARDED_BY(mutex_);
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-};
 
 }  // namespace
 
@@ -242,21 +156,73 @@ grpc::ServerUnaryReactor* ControlCalls::Reload(
 
 grpc::ServerWriteReactor<v1::Event>* ControlCalls::Watch(
     grpc::CallbackServerContext* context, const v1::WatchRequest*) {
-  auto* stream =
-      new WatchStream(shared_.loop, shared_.watchers, shared_.sessions);
+  using Stream = ControlStream<v1::Event>;
+  auto* stream = new Stream(
+      shared_.loop, kMaxQueuedEvents, [this](uint64_t session, uint64_t id) {
+        shared_.watchers.Remove(id);
+        if (Connection* connection = shared_.sessions.Find(session)) {
+          connection->session().streams.erase(id);
+        }
+      });
   shared_.loop.Post([this, stream, context, token = Token(*context)] {
     Session* session = shared_.sessions.FindByToken(token);
-    if (session == nullptr) {
-      stream->Reject(*context, NoSession());
-    } else if (session->streams.size() >= kMaxStreamsPerSession ||
-               shared_.watchers.Of(session->peer.subject.uid) >=
-                   kMaxWatchersPerUser) {
-      stream->Reject(*context, Refuse(v1::REASON_BUSY,
-                                      "enough watch for this user already"));
-    } else {
-      stream->Subscribe(*session);
-    }
+    stream->Begin(session == nullptr ? 0 : session->id, [&] {
+      if (session == nullptr) {
+        return Stream::Subscription{0, ToGrpc(*context, NoSession())};
+      }
+      if (session->streams.size() >= kMaxStreamsPerSession ||
+          shared_.watchers.Of(session->peer.subject.uid) >=
+              kMaxWatchersPerUser) {
+        return Stream::Subscription{
+            0, ToGrpc(*context, Refuse(v1::REASON_BUSY,
+                                       "enough watch for this user already"))};
+      }
+      const uint64_t watcher = shared_.watchers.Add(
+          session->peer.subject.uid, session->administrator,
+          [stream](const v1::Event& event) {
+            if (stream->Push(event)) return;
+            stream->End(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                     "events were not read"));
+          });
+      session->streams.emplace(
+          watcher, [stream] { stream->EndForgotten(SessionEnded()); });
+      return Stream::Subscription{watcher, grpc::Status::OK};
+    });
   });
+  return stream;
+}
+
+grpc::ServerWriteReactor<v1::TraceEvent>* ControlCalls::Trace(
+    grpc::CallbackServerContext* context, const v1::TraceRequest* request) {
+  using Stream = ControlStream<v1::TraceEvent>;
+  auto* stream = new Stream(
+      shared_.loop, kMaxQueuedEvents, [this](uint64_t session, uint64_t id) {
+        shared_.service.EndTrace(id);
+        if (Connection* connection = shared_.sessions.Find(session)) {
+          connection->session().traces.erase(id);
+        }
+      });
+  const auto sink = [stream](const v1::TraceEvent& event) {
+    if (event.kind() != v1::TraceEvent::KIND_ENDED) return stream->Push(event);
+    stream->EndAfter(event);
+    return true;
+  };
+  shared_.loop.Post(
+      [this, stream, sink, context, request, token = Token(*context)] {
+        Session* session = shared_.sessions.FindByToken(token);
+        stream->Begin(session == nullptr ? 0 : session->id, [&] {
+          if (session == nullptr) {
+            return Stream::Subscription{0, ToGrpc(*context, NoSession())};
+          }
+          const auto reader = shared_.service.Trace(*session, *request, sink);
+          if (!reader.ok()) {
+            return Stream::Subscription{0, ToGrpc(*context, reader.status())};
+          }
+          session->traces.emplace(
+              *reader, [stream] { stream->EndForgotten(SessionEnded()); });
+          return Stream::Subscription{*reader, grpc::Status::OK};
+        });
+      });
   return stream;
 }
 

@@ -57,6 +57,9 @@ class ControlCalls final : public v1::Bpfgrant::CallbackService {
   grpc::ServerWriteReactor<v1::Event>* Watch(
       grpc::CallbackServerContext* context,
       const v1::WatchRequest* request) override;
+  grpc::ServerWriteReactor<v1::TraceEvent>* Trace(
+      grpc::CallbackServerContext* context,
+      const v1::TraceRequest* request) override;
 
  private:
   // Runs `handler(session, answer)` on the loop's thread.

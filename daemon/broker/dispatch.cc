@@ -96,6 +96,33 @@ void Connection::Watch(uint64_t request) {
   Send(request, frame);
 }
 
+void Connection::Trace(uint64_t request, const v1::TraceRequest& trace) {
+  if (session_.trace != 0) {
+    Refused(request, Refuse(v1::REASON_OUT_OF_ORDER, "it traces already"));
+    return;
+  }
+  const absl::StatusOr<uint64_t> reader = parts_.service.Trace(
+      session_, trace, [this](const v1::TraceEvent& event) {
+        if (event.kind() == v1::TraceEvent::KIND_ENDED) {
+          session_.trace = 0;
+        } else if (!outgoing_.empty()) {
+          return false;
+        }
+        v1::ServerFrame frame;
+        *frame.mutable_trace_event() = event;
+        Send(0, frame);
+        return true;
+      });
+  if (!reader.ok()) {
+    Refused(request, reader.status());
+    return;
+  }
+  session_.trace = *reader;
+  v1::ServerFrame frame;
+  frame.mutable_trace();
+  Send(request, frame);
+}
+
 void Connection::Dispatch(const v1::ClientFrame& frame,
                           std::vector<UniqueFd> fds) {
   using Out = v1::ServerFrame;
@@ -141,6 +168,9 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
     case v1::ClientFrame::kReload:
       service.Reload(session_, frame.reload(),
                      Later(request, &Out::mutable_reload));
+      return;
+    case v1::ClientFrame::kTrace:
+      Trace(request, frame.trace());
       return;
     case v1::ClientFrame::kWatch:
       Watch(request);

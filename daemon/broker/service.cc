@@ -140,6 +140,36 @@ void Service::Revoke(Session& session, const v1::RevokeRequest& request,
   parts_.grace_period.Wait([this, id] { FinishRevocation(id, false); });
 }
 
+absl::StatusOr<uint64_t> Service::Trace(const Session& session,
+                                        const v1::TraceRequest& request,
+                                        Tracer::Sink sink) {
+  if (absl::Status status = CheckAdministrator(session); !status.ok()) {
+    return status;
+  }
+  const Grant* grant = parts_.ledger.Find(request.grant());
+  if (grant == nullptr || !grant->loaded) {
+    return Refuse(v1::REASON_UNKNOWN_GRANT,
+                  absl::StrCat("no grant ", request.grant()));
+  }
+  const std::string& name = grant->info.program();
+  const Program* program = parts_.granting.snapshot().Find(name);
+  if (parts_.tracer == nullptr || program == nullptr ||
+      !program->description().detail().loop().traceable()) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT,
+                  absl::StrCat("'", name,
+                               "' is no io_uring loop that can be traced: its "
+                               "manifest does not say `trace`"));
+  }
+  spdlog::info("uid {} traces grant {} of '{}'", session.peer.subject.uid,
+               request.grant(), name);
+  return parts_.tracer->Add(request.grant(), grant->instance.gate,
+                            std::move(sink));
+}
+
+void Service::EndTrace(uint64_t reader) {
+  if (parts_.tracer != nullptr) parts_.tracer->Remove(reader);
+}
+
 void Service::FinishRevocation(uint64_t id, bool running) {
   const auto found = revoking_.find(id);
   if (found == revoking_.end()) return;

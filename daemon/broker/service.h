@@ -19,6 +19,7 @@
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
 #include "daemon/broker/session.h"
+#include "daemon/broker/tracer.h"
 
 namespace bpfgrant::broker {
 
@@ -41,6 +42,8 @@ class Service {
     std::function<void(v1::StatusReply&)> fill_status;
     // Told of each reload that begins and ends, for the service manager.
     std::function<void(bool reloading)> on_reload;
+    // nullptr where this kernel has no io_uring loops.
+    Tracer* tracer = nullptr;
   };
 
   explicit Service(Parts parts) : parts_(std::move(parts)) {}
@@ -71,6 +74,13 @@ class Service {
               Answer<v1::ReloadReply> answer);
   // The same on the administrator's signal.
   void Reload(Answer<v1::ReloadReply> answer);
+
+  // `sink` gets what the loop of a grant does, until EndTrace or, at last, the
+  // grant's end. Returns the reader's number.
+  absl::StatusOr<uint64_t> Trace(const Session& session,
+                                 const v1::TraceRequest& request,
+                                 Tracer::Sink sink);
+  void EndTrace(uint64_t reader);
 
   // Answers every Revoke that still waits, with `running`.
   void Stop();

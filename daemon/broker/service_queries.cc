@@ -36,6 +36,7 @@ v1::ProgramSummary Service::Summarize(const Program& program,
       parts_.granting.snapshot().rules().Decide(subject, program.name());
   summary.set_pool_ready(
       static_cast<uint32_t>(parts_.pool.Ready(program.name())));
+  summary.set_pool_target(program.entry.pool_target());
   summary.set_grants(parts_.ledger.OfProgram(program.name()));
   return summary;
 }

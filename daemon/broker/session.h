@@ -28,6 +28,9 @@ struct Session {
   // Event streams over gRPC, by their subscriptions; called when the session is
   // over.
   absl::btree_map<uint64_t, std::function<void()>> streams;
+  uint64_t trace = 0;  // what it reads on its own connection; 0: nothing
+  // Traces over gRPC, by their readers; likewise.
+  absl::btree_map<uint64_t, std::function<void()>> traces;
 };
 
 }  // namespace bpfgrant::broker

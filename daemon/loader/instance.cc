@@ -124,7 +124,8 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
     return status;
   }
   if (IsLoop(manifest)) {
-    if (auto status = SetLoopConstants(object->get(), manifest); !status.ok()) {
+    if (auto status = SetLoopConstants(object->get(), manifest, mitigations);
+        !status.ok()) {
       return status;
     }
   }

@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,9 +68,8 @@ bool Say(int socket, const LoopWord& word, int link = -1) {
 
 bool IsRing(int fd) {
   std::array<char, 64> target;
-  char path[32];
-  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-  const ssize_t length = readlink(path, target.data(), target.size());
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  const ssize_t length = readlink(link.c_str(), target.data(), target.size());
   return length > 0 &&
          std::string_view(target.data(), length) == "anon_inode:[io_uring]";
 }
@@ -148,43 +148,60 @@ bool WaitForTurn(int socket) {
   return length == sizeof(turn);
 }
 
-// Whether a thread is in one of the two calls (proc(5), /proc/PID/syscall).
-bool IsBusyWithRing(const std::string& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  std::array<char, 64> text{};
-  const ssize_t length = read(file, text.data(), text.size() - 1);
-  close(file);
-  if (length <= 0) return false;
-  const long call = strtol(text.data(), nullptr, 10);
-  return call == SYS_io_uring_enter || call == SYS_io_uring_register;
-}
+// What a process's status says, which everyone may read: the folder of one that
+// made itself undumpable belongs to root, and its fds and calls are the owner's
+// to see.
+struct ProcessStatus {
+  std::array<unsigned int, 4> uids{};
+  unsigned int fd_table = 0;
 
-// Whether one of a process's four uids is `uid`. By what its status says: the
-// folder of a process that made itself undumpable belongs to root.
-bool BelongsTo(const std::string& folder, uint32_t uid) {
-  const int file = open((folder + "/status").c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
+  bool BelongsTo(uint32_t uid) const {
+    return std::find(uids.begin(), uids.end(), uid) != uids.end();
+  }
+};
+
+std::optional<ProcessStatus> ReadStatus(long pid) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/status";
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return std::nullopt;
   std::array<char, 2048> text{};
   const ssize_t length = read(file, text.data(), text.size() - 1);
   close(file);
-  const char* line = length <= 0 ? nullptr : strstr(text.data(), "\nUid:");
-  if (line == nullptr) return false;
-  std::array<unsigned int, 4> ids{};
-  if (sscanf(line, "\nUid: %u %u %u %u", &ids[0], &ids[1], &ids[2], &ids[3]) !=
-      4) {
-    return false;
+  if (length <= 0) return std::nullopt;
+  const char* uids = strstr(text.data(), "\nUid:");
+  const char* size = strstr(text.data(), "\nFDSize:");
+  ProcessStatus status;
+  auto& [real, effective, saved, file_system] = status.uids;
+  if (uids == nullptr || size == nullptr ||
+      sscanf(uids, "\nUid: %u %u %u %u", &real, &effective, &saved,
+             &file_system) != 4 ||
+      sscanf(size, "\nFDSize: %u", &status.fd_table) != 1) {
+    return std::nullopt;
   }
-  return std::find(ids.begin(), ids.end(), uid) != ids.end();
+  return status;
+}
+
+bool HasRing(long pid, unsigned int fd_table) {
+  const auto pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  if (pidfd < 0) return false;
+  bool found = false;
+  for (unsigned int i = 0; i < fd_table && !found; ++i) {
+    const auto fd = static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, i, 0));
+    if (fd < 0) continue;
+    found = IsRing(fd);
+    close(fd);
+  }
+  close(pidfd);
+  return found;
 }
 
 template <typename Visit>
-void ForEachNumber(const std::string& folder, const Visit& visit) {
-  DIR* directory = opendir(folder.c_str());
+void ForEachProcess(const Visit& visit) {
+  DIR* directory = opendir("/proc");
   if (directory == nullptr) return;
   while (const dirent* entry = readdir(directory)) {
-    const long number = strtol(entry->d_name, nullptr, 10);
-    if (number > 0) visit(number);
+    const long pid = strtol(entry->d_name, nullptr, 10);
+    if (pid > 0) visit(pid);
   }
   closedir(directory);
 }
@@ -218,17 +235,14 @@ void DetachLoopAndExit(int link, int socket, pid_t parent) {
   _exit(Say(socket, done) ? 0 : 1);
 }
 
-void KillBusyWithRingsAndExit(uint32_t uid) {
+void KillOwnersOfRingsAndExit(uint32_t uid, bool all) {
   CloseAllBut({});
-  ForEachNumber("/proc", [uid](long pid) {
-    const std::string folder = "/proc/" + std::to_string(pid);
-    if (!BelongsTo(folder, uid)) return;
-    bool busy = false;
-    ForEachNumber(folder + "/task", [&](long thread) {
-      busy = busy || IsBusyWithRing(folder + "/task/" + std::to_string(thread) +
-                                    "/syscall");
-    });
-    if (busy) kill(static_cast<pid_t>(pid), SIGKILL);
+  ForEachProcess([=](long pid) {
+    const auto status = ReadStatus(pid);
+    if (!status.has_value() || !status->BelongsTo(uid)) return;
+    if (all || HasRing(pid, status->fd_table)) {
+      kill(static_cast<pid_t>(pid), SIGKILL);
+    }
   });
   _exit(0);
 }

@@ -54,9 +54,10 @@ struct LoopAttachment {
 // In a child that has its turn already. Says kDone and ends.
 [[noreturn]] void DetachLoopAndExit(int link, int socket, pid_t parent);
 
-// In a child: kills every process of `uid` that is inside io_uring_enter(2) or
-// io_uring_register(2) just now, and ends.
-[[noreturn]] void KillBusyWithRingsAndExit(uint32_t uid);
+// In a child: kills every process of `uid` that has an io_uring open, or with
+// `all` every process of it, and ends. Which of them holds the lock that is
+// waited for, the kernel does not tell.
+[[noreturn]] void KillOwnersOfRingsAndExit(uint32_t uid, bool all);
 
 }  // namespace bpfgrant::daemon
 

@@ -79,18 +79,20 @@ absl::StatusOr<UniqueFd> MakeTraceBuffer() {
   return map;
 }
 
-absl::Status SetLoopConstants(bpf_object* object,
-                              const v1::Manifest& manifest) {
+absl::Status SetLoopConstants(bpf_object* object, const v1::Manifest& manifest,
+                              const Mitigations& mitigations) {
   const v1::Manifest::Loop& loop = manifest.loop();
   struct Constant {
     const char* section;
     std::string name;
     uint32_t value;
   };
-  const uint32_t budget =
+  uint32_t budget =
       loop.has_step_budget() ? loop.step_budget() : kDefaultStepBudget;
+  if (!mitigations.loop_step_budget) budget = ~0U;
   std::vector<Constant> constants = {
       {".rodata.gate", "bpfgrant_step_budget", budget},
+      {".rodata.gate", "bpfgrant_task_check", mitigations.loop_task_check},
       {".rodata.ring", "bpfgrant_sq_entries", loop.sq_entries()},
       {".rodata.ring", "bpfgrant_cq_entries", loop.cq_entries()},
   };

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bpfgrant/v1/manifest.pb.h"
+#include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
 
 struct bpf_object;
@@ -32,7 +33,8 @@ bool IsEntryMap(std::string_view name);
 
 // Sets the constants of the entry, and those that the manifest binds, before a
 // load. REASON_OBJECT_MISMATCH: the object lacks one.
-absl::Status SetLoopConstants(bpf_object* object, const v1::Manifest& manifest);
+absl::Status SetLoopConstants(bpf_object* object, const v1::Manifest& manifest,
+                              const Mitigations& mitigations);
 
 // After the load: completes the structure with program and ring number, so that
 // a link is all that is left to make. kInternal: the kernel refused.

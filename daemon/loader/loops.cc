@@ -22,6 +22,7 @@ namespace {
 
 // Nothing tells of the end of a child that was killed; look now and then.
 constexpr std::chrono::milliseconds kLookAgain{20};
+constexpr int kSweepsBeforeAll = 3;
 
 absl::Status Errno(v1::Reason reason, absl::string_view what, int error) {
   return Refuse(reason, absl::StrCat(what, ": ", std::strerror(error)));
@@ -341,7 +342,9 @@ void Loops::HurryUp(Child& child, Clock::time_point now,
     // Dies as soon as it has what it waits for, and its link with it.
     kill(child.pid, SIGKILL);
   } else if (const pid_t sweeper = fork(); sweeper == 0) {
-    KillBusyWithRingsAndExit(child.owner);
+    // A ring need not be in the table of open files to be used; who hides one
+    // there is not spared for ever.
+    KillOwnersOfRingsAndExit(child.owner, child.kills > kSweepsBeforeAll);
   } else if (sweeper > 0) {
     sweepers_.push_back(sweeper);
   }

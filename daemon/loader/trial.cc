@@ -168,7 +168,8 @@ absl::Status Trial::RunForAnyGate(std::string_view bytes,
   const auto object = OpenObject(bytes, manifest.name());
   if (!object.ok()) return object.status();
   if (IsLoop(manifest)) {
-    if (auto status = SetLoopConstants(object->get(), manifest); !status.ok()) {
+    if (auto status = SetLoopConstants(object->get(), manifest, Mitigations());
+        !status.ok()) {
       return status;
     }
   }
@@ -186,7 +187,7 @@ TrialResult Trial::Run(std::string_view bytes,
   }
   result.status = SetTrialGate(object->get(), manifest.program().on_revoke());
   if (result.status.ok() && IsLoop(manifest)) {
-    result.status = SetLoopConstants(object->get(), manifest);
+    result.status = SetLoopConstants(object->get(), manifest, Mitigations());
   }
   if (!result.status.ok()) return result;
   std::vector<char> log(kLogBufferBytes, '\0');

@@ -73,9 +73,9 @@ inline constexpr uint32_t kDefaultGrantsPerSession = 256;
 inline constexpr std::chrono::milliseconds kLoadDeadline{10'000};
 inline constexpr std::chrono::milliseconds kAttachDeadline{2'000};
 // Making or removing the link between a loop and a ring, alone: meanwhile no
-// other loop on the machine can be attached or detached. Whoever holds it up
-// for so long is killed, and then, if that was not enough, what else of that
-// user is busy with a ring.
+// other loop on the machine can be attached or detached. The client that holds
+// it up for so long is killed; if that was not enough, each process of its user
+// that has a ring, and in the end each process of its user.
 inline constexpr std::chrono::milliseconds kLinkDeadline{500};
 inline constexpr std::chrono::milliseconds kLinkKillAfter{250};
 inline constexpr std::chrono::milliseconds kRevokeDeadline{2'000};

@@ -23,9 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Instances of each program that the pool keeps ready, by their manifests.
-constexpr uint32_t kReady = 4;
-
 long Bpf(bpf_cmd command, bpf_attr& attributes) {
   return syscall(SYS_bpf, command, &attributes, sizeof(attributes));
 }
@@ -93,7 +90,8 @@ void ClientTest::WaitUntilIdle() {
         list = *std::move(reply);
         for (const v1::ProgramSummary& program : list.program()) {
           if (program.available() &&
-              (program.pool_ready() != kReady || program.grants() != 0)) {
+              (program.pool_ready() != program.pool_target() ||
+               program.grants() != 0)) {
             return false;
           }
         }

@@ -4,10 +4,12 @@ add_executable(nobody
   client/main.cc
   client/process.cc
   client/raw.cc
+  client/raw_ring.cc
+  client/rings.cc
   client/session.cc
   client/sockets.cc)
 target_link_libraries(nobody PRIVATE
-  bpfgrant_client_uring bpfgrant_test_client bpfgrant_test_harness
+  bpfgrant_client_loop bpfgrant_client_uring bpfgrant_test_client bpfgrant_test_harness
   PkgConfig::SECCOMP)
 add_dependencies(nobody bpfgrant_program_headers)
 

@@ -52,6 +52,12 @@ std::string Nobody::Answer(std::chrono::milliseconds timeout) {
   return line.ok() ? *line : "";
 }
 
+std::string Nobody::Listen(std::chrono::milliseconds timeout) {
+  if (!process_.has_value()) return "";
+  const auto line = process_->WaitForLine("", timeout);
+  return line.ok() ? *line : "";
+}
+
 std::string Nobody::Ask(const std::string& command) {
   Tell(command);
   return Answer(kPatience);

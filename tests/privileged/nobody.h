@@ -53,6 +53,9 @@ class Nobody {
   void Tell(const std::string& command);
   std::string Answer(std::chrono::milliseconds timeout);
 
+  // An answer if one comes in that time, else "".
+  std::string Listen(std::chrono::milliseconds timeout);
+
   // Kills it and waits for its end.
   void KillAndReap();
   pid_t pid() const { return process_->pid(); }

@@ -25,6 +25,7 @@
 #include "client/bpfgrant/grant.h"
 #include "client/bpfgrant/ring_buffer.h"
 #include "proto/wire/unique_fd.h"
+#include "tests/privileged/client/raw_ring.h"
 
 namespace bpfgrant::test {
 
@@ -48,6 +49,7 @@ struct Client {
   std::vector<Connection> many;
   std::vector<Held> grants;
   std::vector<Traffic> sockets;
+  std::vector<std::unique_ptr<RawRing>> rings;
   // A connection without the library: its socket and its last request.
   UniqueFd raw;
   uint64_t raw_request = 0;
@@ -65,6 +67,10 @@ void AddSocketCommands(Commands& commands);   // sockets.cc
 void AddBpfCommands(Commands& commands);      // bpf.cc
 void AddRawCommands(Commands& commands);      // raw.cc
 void AddProcessCommands(Commands& commands);  // process.cc
+void AddRingCommands(Commands& commands);     // rings.cc
+
+// Enables and enters a ring that was open at execve(2).
+std::string EnterInherited(int ring);
 
 // Obeys what comes on `in` until its end.
 void Serve(Client& client, std::FILE* in, std::FILE* out);

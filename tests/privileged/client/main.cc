@@ -27,6 +27,7 @@ const Commands& AllCommands() {
     AddBpfCommands(*all);
     AddRawCommands(*all);
     AddProcessCommands(*all);
+    AddRingCommands(*all);
     return all;
   }();
   return *commands;
@@ -92,7 +93,12 @@ int main(int argc, char** argv) {
   bpfgrant::test::AssertUnprivileged();
   std::signal(SIGPIPE, SIG_IGN);
   bpfgrant::test::Client client;
-  if (argc == 3) {
+  if (argc == 3 && std::strcmp(argv[1], "ring") == 0) {
+    // Executed anew by itself, with a ring kept open: see rings.cc.
+    std::printf("%s\n",
+                bpfgrant::test::EnterInherited(std::atoi(argv[2])).c_str());
+    std::fflush(stdout);
+  } else if (argc == 3) {
     // Executed anew by itself, with a connection kept open: see process.cc.
     client.raw = bpfgrant::UniqueFd(std::atoi(argv[1]));
     client.raw_request = std::strtoull(argv[2], nullptr, 10);

@@ -30,6 +30,9 @@ std::string Fork(Client& client, const Words& words) {
     alarm(kChildSeconds);
     close(down[1]);
     close(up[0]);
+    // What it may execute anew finds its commands where this binary does.
+    dup2(down[0], STDIN_FILENO);
+    dup2(up[1], STDOUT_FILENO);
     std::FILE* in = fdopen(down[0], "r");
     std::FILE* out = fdopen(up[1], "w");
     Serve(client, in, out);

@@ -1,0 +1,81 @@
+// A test that runs in both places where a loop can run: as the native twin in
+// the test's own process, on every kernel, and in the kernel, where a real
+// daemon hands the loop to a process without privilege.
+//
+//   class EchoTest : public bpfgrant::test::PlaceTest { ... };
+//   BPFGRANT_PLACES(EchoTest);
+//
+//   TEST_P(EchoTest, Echoes) {
+//     BPFGRANT_IN_PLACE();
+//     auto loop = Create({.program = "echo", .interface = "echo/1",
+//                         .native = &bpfgrant_native_echo, ...});
+//
+// In the kernel the test starts the daemon, executes itself as nobody, for this
+// one case, and reports what came of that. Both see the same results or fail.
+
+#ifndef TESTS_LOOP_PLACE_H_
+#define TESTS_LOOP_PLACE_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "client/bpfgrant/connection.h"
+#include "client/bpfgrant/loop.h"
+#include "gtest/gtest.h"
+
+namespace bpfgrant::test {
+
+// Whether this kernel lets BPF programs drive an io_uring (Linux 7.1).
+bool KernelHasLoops();
+
+class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
+ protected:
+  void SetUp() override;
+
+  // False in the process that has had another one run the case.
+  bool InPlace() const { return in_place_; }
+  bool InKernel() const { return GetParam() == Loop::Place::kKernel; }
+
+  // The loop, here: `options` with `where` filled in. Checks where it came to
+  // run.
+  absl::StatusOr<Loop> Create(Loop::Options options);
+
+ private:
+  void RunAsNobody();
+
+  bool in_place_ = true;
+  std::unique_ptr<Connection> connection_;
+};
+
+// A folder of this process's own, removed with all that is in it.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  const std::string& path() const { return path_; }
+  std::string File(const std::string& name) const { return path_ + "/" + name; }
+  // The file's path, with this content.
+  std::string Write(const std::string& name, const std::string& content) const;
+
+ private:
+  std::string path_;
+};
+std::string ReadFile(const std::string& path);
+
+}  // namespace bpfgrant::test
+
+#define BPFGRANT_IN_PLACE() \
+  if (!InPlace()) return
+
+#define BPFGRANT_PLACES(suite)                                             \
+  INSTANTIATE_TEST_SUITE_P(                                                \
+      In, suite,                                                           \
+      ::testing::Values(::bpfgrant::Loop::Place::kProcess,                 \
+                        ::bpfgrant::Loop::Place::kKernel),                 \
+      [](const ::testing::TestParamInfo<::bpfgrant::Loop::Place>& info) {  \
+        return std::string(info.param == ::bpfgrant::Loop::Place::kProcess \
+                               ? "Process"                                 \
+                               : "Kernel");                                \
+      })
+
+#endif  // TESTS_LOOP_PLACE_H_
