@@ -78,7 +78,7 @@ absl::Status Channel::GoneBecause() {
   for (;;) {
     const absl::StatusOr<Reply> left = ReceiveOne();
     if (!left.ok()) return Gone();
-    if (left->frame.has_event()) Deliver(left->frame.event());
+    TakeUnasked(left->frame);
     if (left->frame.has_refusal() && left->frame.request() == 0) {
       const absl::Status why = StatusOf(left->frame.refusal());
       Gone().IgnoreError();
@@ -124,12 +124,27 @@ void Channel::Deliver(const v1::Event& event) {
   events_.push_back(event);
 }
 
+bool Channel::TakeUnasked(const v1::ServerFrame& frame) {
+  if (frame.has_event()) {
+    Deliver(frame.event());
+    return true;
+  }
+  if (!frame.has_trace_event()) return false;
+  uint64_t dropped = frame.trace_event().dropped();
+  if (traces_.size() >= kMaxKeptEvents) {
+    dropped += traces_.front().dropped() + 1;
+    traces_.pop_front();
+  }
+  traces_.push_back(frame.trace_event());
+  traces_.back().set_dropped(dropped);
+  return true;
+}
+
 absl::StatusOr<Channel::Reply> Channel::Receive(Clock::time_point until) {
   for (;;) {
     absl::StatusOr<Reply> reply = ReceiveOne();
     if (reply.ok()) {
-      if (!reply->frame.has_event()) return reply;
-      Deliver(reply->frame.event());
+      if (!TakeUnasked(reply->frame)) return reply;
       continue;
     }
     // Of a socket that is there kUnavailable means: nothing yet.
@@ -222,11 +237,7 @@ absl::Status Channel::Drain() {
   for (;;) {
     absl::StatusOr<Reply> reply = ReceiveOne();
     if (reply.ok()) {
-      if (reply->frame.has_event()) {
-        Deliver(reply->frame.event());
-      } else {
-        Discard(*reply);
-      }
+      if (!TakeUnasked(reply->frame)) Discard(*reply);
       continue;
     }
     if (absl::IsUnavailable(reply.status()) && socket_.valid()) {
@@ -245,6 +256,18 @@ absl::StatusOr<v1::Event> Channel::WaitEvent(Clock::time_point until) {
   }
   v1::Event event = std::move(events_.front());
   events_.pop_front();
+  return event;
+}
+
+absl::StatusOr<v1::TraceEvent> Channel::WaitTrace(Clock::time_point until) {
+  while (traces_.empty()) {
+    const absl::Status status = Drain();
+    if (!traces_.empty()) break;
+    if (!status.ok()) return status;
+    if (absl::Status wait = Wait(POLLIN, until); !wait.ok()) return wait;
+  }
+  v1::TraceEvent event = std::move(traces_.front());
+  traces_.pop_front();
   return event;
 }
 

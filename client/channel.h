@@ -47,6 +47,8 @@ class Channel {
   // Takes what is there; waits for at most one event if `until` is given.
   absl::Status Drain();
   absl::StatusOr<v1::Event> WaitEvent(Clock::time_point until);
+  // Likewise for what a traced loop does; the oldest make room, too.
+  absl::StatusOr<v1::TraceEvent> WaitTrace(Clock::time_point until);
 
   // Without a callback events wait for WaitEvent, kMaxKeptEvents at most; the
   // oldest make room.
@@ -77,6 +79,8 @@ class Channel {
   absl::Status GoneBecause();
   absl::Status Wait(short events, Clock::time_point until);
   void Deliver(const v1::Event& event);
+  // Takes what the daemon says unasked; false: it is something else.
+  bool TakeUnasked(const v1::ServerFrame& frame);
   absl::Status Gone();
 
   UniqueFd socket_;
@@ -90,6 +94,7 @@ class Channel {
   // Why each grant ended; unspecified: it lives.
   absl::flat_hash_map<uint64_t, v1::Reason> grants_;
   std::deque<v1::Event> events_;
+  std::deque<v1::TraceEvent> traces_;
   std::deque<uint64_t> releases_;
   bool opening_ = false;
 };

@@ -140,12 +140,15 @@ absl::StatusOr<Grant> Connection::Acquire(const AcquireOptions& options) {
   for (const std::string& handle : options.handles) {
     request.add_handle(handle);
   }
+  if (options.ring.has_value()) request.set_ring(*options.ring);
   return Receive(std::move(frame), options.socket);
 }
 
-absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int socket) {
+absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int socket,
+                                        std::optional<int> ring) {
   v1::ClientFrame frame;
   frame.mutable_claim()->set_grant(grant);
+  if (ring.has_value()) frame.mutable_claim()->set_ring(*ring);
   return Receive(std::move(frame), socket);
 }
 
@@ -225,6 +228,17 @@ absl::Status Connection::Watch() {
   v1::ClientFrame frame;
   frame.mutable_watch();
   return channel_->Call(frame).status();
+}
+
+absl::Status Connection::Trace(uint64_t grant) {
+  v1::ClientFrame frame;
+  frame.mutable_trace()->set_grant(grant);
+  return channel_->Call(frame).status();
+}
+
+absl::StatusOr<v1::TraceEvent> Connection::WaitTrace(
+    std::chrono::milliseconds timeout) {
+  return channel_->WaitTrace(Channel::Clock::now() + timeout);
 }
 
 void Connection::OnEvent(std::function<void(const v1::Event&)> callback) {

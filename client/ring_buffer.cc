@@ -10,6 +10,7 @@
 
 #include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
+#include "bpfgrant/loop_events.h"
 
 namespace bpfgrant {
 namespace {
@@ -64,12 +65,20 @@ RingBuffer::RingBuffer(RingBuffer&& other) noexcept
     : fd_(other.fd_),
       bytes_(other.bytes_),
       consumer_(std::exchange(other.consumer_, nullptr)),
-      producer_(std::exchange(other.producer_, nullptr)) {}
+      producer_(std::exchange(other.producer_, nullptr)),
+      of_loop_(other.of_loop_) {}
 
 RingBuffer::~RingBuffer() {
   if (consumer_ == nullptr) return;
   munmap(consumer_, PageSize());
   munmap(const_cast<void*>(producer_), PageSize() + 2 * bytes_);
+}
+
+RingBuffer RingBuffer::OfLoop(int fd, size_t bytes, void* consumer,
+                              const void* producer) {
+  RingBuffer ring_buffer(fd, bytes, consumer, producer);
+  ring_buffer.of_loop_ = true;
+  return ring_buffer;
 }
 
 absl::StatusOr<size_t> RingBuffer::Consume(Callback callback, size_t most) {
@@ -79,6 +88,7 @@ absl::StatusOr<size_t> RingBuffer::Consume(Callback callback, size_t most) {
       static_cast<const std::byte*>(producer_) + PageSize();
   unsigned long position = __atomic_load_n(consumer, __ATOMIC_ACQUIRE);
   size_t taken = 0;
+  if (of_loop_) bpfgrant_events_empty(consumer_, fd_);
   while (taken < most) {
     const unsigned long end = __atomic_load_n(producer, __ATOMIC_ACQUIRE);
     if (position == end) break;

@@ -181,12 +181,12 @@ static __always_inline int step(struct io_ring_ctx* ring,
 
   if (tracing) record_completions(rings);
   answer = bpfgrant_step(ring, params);
-  own.step += 1;
   status->steps += 1;
   status->completions += rings->cq_head - head;
   why = reason(answer, &detail);
   if (tracing)
     record_decision(answer, why, params->cq_wait_idx - rings->cq_tail);
+  own.step += 1;
   if (why != BPFGRANT_STOP_NONE) return stop(status, why, detail);
   // Behind the completions that the author took; a loop that waits for several
   // more would not be called for this one.

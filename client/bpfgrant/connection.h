@@ -59,6 +59,10 @@ class Connection {
     // For DELIVERY_ATTACH and DELIVERY_ANY: the socket to attach to. Remains
     // the caller's.
     int socket = -1;
+    // For DELIVERY_RING: the ring to attach to, disabled as yet. Its number is
+    // sent, not the fd; it has to stay open until the answer. Class Loop
+    // (loop.h) does all of it.
+    std::optional<int> ring = std::nullopt;
   };
 
   // Connects and opens the session. kUnavailable: nobody listens there.
@@ -79,8 +83,9 @@ class Connection {
 
   absl::StatusOr<Grant> Acquire(const AcquireOptions& options);
   // Fetches the fds of a grant that was acquired over gRPC in this session.
-  // `socket` as in AcquireOptions.
-  absl::StatusOr<Grant> Claim(uint64_t grant, int socket = -1);
+  // `socket` and `ring` as in AcquireOptions.
+  absl::StatusOr<Grant> Claim(uint64_t grant, int socket = -1,
+                              std::optional<int> ring = std::nullopt);
 
   // All pages of them.
   absl::StatusOr<v1::ListReply> List();
@@ -95,6 +100,14 @@ class Connection {
   // seen), not only the end of our own.
   absl::Status Watch();
 
+  // For administrators: from now on what the loop of `grant` does comes, too,
+  // for WaitTrace. One trace for each connection; it ends with the grant, of
+  // which the last event tells.
+  absl::Status Trace(uint64_t grant);
+  // Waits for the next event of a trace. kDeadlineExceeded if none comes in
+  // time. 1024 at most are kept meanwhile; the oldest make room, and the next
+  // one counts them among `dropped`.
+  absl::StatusOr<v1::TraceEvent> WaitTrace(std::chrono::milliseconds timeout);
   // Called from within ProcessEvents and every call that waits, for each event.
   // It must not use the connection. Without it events wait for WaitEvent, 1024
   // at most; the oldest make room.

@@ -45,17 +45,22 @@ class RingBuffer {
       Callback callback, size_t most = std::numeric_limits<size_t>::max());
 
   // For poll(2), epoll(7) or IORING_OP_POLL_ADD: readable when there is a
-  // sample.
+  // sample. Of a loop in the process: when one came that was to wake somebody.
   int fd() const { return fd_; }
 
  private:
+  friend class LoopEvents;
   friend class RingBufferTestPeer;
+  // Of a loop in this process, whose fd is an eventfd(2). Owns the mappings.
+  static RingBuffer OfLoop(int fd, size_t bytes, void* consumer,
+                           const void* producer);
   RingBuffer(int fd, size_t bytes, void* consumer, const void* producer);
 
   int fd_;
   size_t bytes_;
   void* consumer_;
   const void* producer_;  // the data follows a page later
+  bool of_loop_ = false;
 };
 
 }  // namespace bpfgrant

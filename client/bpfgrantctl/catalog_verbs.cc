@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -92,6 +93,40 @@ void AddAdmission(const v1::DescribeReply& reply, Sheet& sheet) {
   }
 }
 
+std::string SetupFlags(uint32_t flags) {
+  // Names that older headers lack, too (io_uring_setup(2)).
+  constexpr std::pair<uint32_t, const char*> kNames[] = {
+      {1U << 3, "CQSIZE"},         {1U << 6, "R_DISABLED"},
+      {1U << 7, "SUBMIT_ALL"},     {1U << 12, "SINGLE_ISSUER"},
+      {1U << 13, "DEFER_TASKRUN"}, {1U << 16, "NO_SQARRAY"},
+      {1U << 20, "SQ_REWIND"}};
+  std::vector<std::string> names;
+  for (const auto& [flag, name] : kNames) {
+    if ((flags & flag) != 0) names.push_back(name);
+    flags &= ~flag;
+  }
+  if (flags != 0) names.push_back(absl::StrCat("0x", absl::Hex(flags)));
+  return absl::StrJoin(names, " ");
+}
+
+// The ring that a loop wants, and all that it can do.
+void AddLoop(const v1::LoopDescription& loop, Sheet& sheet) {
+  sheet.Add("ring", absl::StrCat(loop.sq_entries(), " submissions, ",
+                                 loop.cq_entries(), " completions"));
+  sheet.Add("ring flags", SetupFlags(loop.setup_flags()));
+  sheet.Add("ring memory",
+            loop.memory_bytes() == 0 ? "none" : Bytes(loop.memory_bytes()));
+  sheet.Add("operations", absl::StrJoin(loop.opcode(), " "));
+  sheet.Add("request flags", absl::StrJoin(loop.sqe_flag(), " "));
+  sheet.Add("register calls",
+            loop.register_call().empty()
+                ? std::string("only those that all loops have")
+                : absl::StrJoin(loop.register_call(), " "));
+  sheet.Add("step budget",
+            absl::StrCat(loop.step_budget(), " steps, then it comes back"));
+  sheet.Add("can be traced", loop.traceable() ? "yes" : "no");
+}
+
 void PrintDescription(const v1::DescribeReply& reply) {
   const v1::ProgramSummary& summary = reply.summary();
   const v1::ProgramDescription& detail = reply.detail();
@@ -112,7 +147,10 @@ void PrintDescription(const v1::DescribeReply& reply) {
   if (!detail.fd_danger().empty()) {
     sheet.Add("danger of its fd", Cell(detail.fd_danger(), Style::kDoubtful));
   }
-  sheet.Add("once revoked", detail.on_revoke());
+  sheet.Add("once revoked", detail.has_loop()
+                                ? std::string("stops at its next step")
+                                : detail.on_revoke());
+  if (detail.has_loop()) AddLoop(detail.loop(), sheet);
   sheet.Add("irrevocable", reply.irrevocable());
   sheet.Add("map memory",
             absl::StrCat(Bytes(reply.instance_bytes()), " for each grant"));

@@ -53,6 +53,7 @@ struct Command {
 void AddCatalogVerbs(CLI::App& app, Command& command);  // list describe header
 void AddExplain(CLI::App& app, Command& command);
 void AddGrantVerbs(CLI::App& app, Command& command);  // grants, watch
+void AddTrace(CLI::App& app, Command& command);
 void AddRevoke(CLI::App& app, Command& command);
 void AddDaemonVerbs(CLI::App& app, Command& command);  // reload, status
 void AddDoctor(CLI::App& app, Command& command);

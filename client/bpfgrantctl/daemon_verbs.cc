@@ -52,6 +52,8 @@ void AddKernel(const v1::KernelFacts& kernel, Sheet& sheet) {
   sheet.Add("SO_PEERPIDFD", kernel.peer_pidfd() ? "yes" : "no");
   sheet.Add("setsockopt by ring",
             kernel.socket_uring_setsockopt() ? "yes" : "no");
+  sheet.Add("io_uring loops",
+            kernel.io_uring_loops() ? "yes" : "no: native twins only");
   sheet.Add("unprivileged_bpf_disabled",
             Setting(kernel.unprivileged_bpf_disabled()));
   sheet.Add("io_uring_disabled", Setting(kernel.io_uring_disabled()));

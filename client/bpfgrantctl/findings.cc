@@ -87,6 +87,9 @@ bool Allows(const v1::DescribeReply& program, v1::Delivery delivery) {
 
 std::string DeliveryInForce(const v1::DescribeReply& program,
                             bool danger_ignored) {
+  if (program.detail().has_loop()) {
+    return "RING: attached to the client's own ring, restricted before";
+  }
   const bool dangerous = !program.detail().fd_danger().empty();
   if (!Allows(program, v1::DELIVERY_PROGRAM)) {
     return "ATTACH: the manifest lists nothing else";
@@ -153,6 +156,17 @@ void JudgeKernel(const v1::KernelFacts& kernel, Findings& findings) {
        kernel.socket_uring_setsockopt()
            ? ""
            : "Nothing to mend: clients attach with setsockopt(2) itself."});
+  findings.push_back(
+      {kernel.io_uring_loops() ? Level::kFine : Level::kNote, "loops",
+       kernel.io_uring_loops()
+           ? "programs can drive an io_uring in this kernel"
+           : "this kernel has no io_uring loops (struct io_uring_bpf_ops, "
+             "Linux 7.1 with CONFIG_IO_URING_BPF_OPS)",
+       kernel.io_uring_loops()
+           ? ""
+           : "Nothing to mend: clients that allow it run such programs in "
+             "their own process (`Loop::place_reason` says so); the others "
+             "are refused."});
   JudgeSettings(kernel.unprivileged_bpf_disabled(), kernel.io_uring_disabled(),
                 findings);
 }
@@ -199,6 +213,15 @@ void JudgeSettings(int32_t unprivileged_bpf_disabled, int32_t io_uring_disabled,
 void JudgeProgram(const v1::DescribeReply& program, bool danger_ignored,
                   Findings& findings) {
   const v1::ProgramSummary& summary = program.summary();
+  if (program.detail().has_loop() &&
+      summary.reason() == v1::REASON_KERNEL_TOO_OLD) {
+    // Said of the kernel already, and nothing that anybody did wrong.
+    findings.push_back({Level::kNote, summary.name(),
+                        "not in this kernel: it is an io_uring loop",
+                        "Nothing to mend: its native twin runs in the client's "
+                        "process."});
+    return;
+  }
   if (!summary.available()) {
     const std::string next(NextStep(summary.reason()));
     findings.push_back(

@@ -22,6 +22,8 @@ std::string DeliveryName(v1::Delivery delivery) {
       return "PROGRAM";
     case v1::DELIVERY_ATTACH:
       return "ATTACH";
+    case v1::DELIVERY_RING:
+      return "RING";
     default:
       return "";
   }

@@ -93,6 +93,7 @@ int Main(int argc, char** argv) {
   AddCatalogVerbs(app, command);
   AddExplain(app, command);
   AddGrantVerbs(app, command);
+  AddTrace(app, command);
   AddRevoke(app, command);
   AddDaemonVerbs(app, command);
   AddDoctor(app, command);

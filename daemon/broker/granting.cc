@@ -226,6 +226,12 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
   if (absl::Status status = CheckQuota(session, wanted.verdict); !status.ok()) {
     return status;
   }
+  const auto shared = session.shared.find(wanted.program->entry.identity());
+  if (shared != session.shared.end() && shared->second.loading) {
+    return Refuse(v1::REASON_BUSY,
+                  "the session's first grant of this program, with which the "
+                  "others share, is being loaded");
+  }
   const auto of_user = waiting_of_user_.find(session.peer.subject.uid);
   if (session.waiting >= kMaxPendingPerSession ||
       (of_user != waiting_of_user_.end() &&
@@ -277,14 +283,39 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
   const uid_t uid = session.peer.subject.uid;
   CountWaiting(session.id, uid, 1);
   parts_.pool.TakeWhenLoaded(
-      *wanted->program, id,
+      *wanted->program, id, SharedMaps(session, *wanted->program),
       [this, id, uid, session_id = session.id, target = std::move(target),
-       claim_later,
+       claim_later, identity = wanted->program->entry.identity(),
        answer = std::move(answer)](absl::StatusOr<Instance> instance) mutable {
         CountWaiting(session_id, uid, -1);
+        KeepShared(session_id, identity, instance);
         OnInstance(id, std::move(target), claim_later, std::move(instance),
                    std::move(answer));
       });
+}
+
+std::vector<UniqueFd> Granting::SharedMaps(Session& session,
+                                           const Program& program) {
+  std::vector<UniqueFd> maps;
+  if (program.entry.session_map_size() == 0) return maps;
+  Session::Shared& shared = session.shared[program.entry.identity()];
+  shared.loading = shared.maps.empty();
+  for (const UniqueFd& map : shared.maps) {
+    maps.emplace_back(fcntl(map.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  return maps;
+}
+
+void Granting::KeepShared(uint64_t session_id, const std::string& identity,
+                          absl::StatusOr<Instance>& instance) {
+  Session* session = parts_.find_session(session_id);
+  if (session == nullptr) return;
+  const auto found = session->shared.find(identity);
+  if (found == session->shared.end()) return;
+  found->second.loading = false;
+  if (instance.ok() && !instance->session_maps.empty()) {
+    found->second.maps = std::move(instance->session_maps);
+  }
 }
 
 void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
@@ -476,7 +507,7 @@ v1::AcquireReply Granting::Describe(const Grant& grant) const {
 Grant Granting::Remove(uint64_t id) {
   Grant grant = parts_.ledger.Remove(id);
   if (grant.loaded) {
-    Instance ended{{}, grant.instance.gate, {}, grant.instance.loop};
+    Instance ended{{}, grant.instance.gate, {}, grant.instance.loop, {}};
     parts_.pool.Discard(std::move(ended), parts_.mitigations.gate_closes);
   }
   if (Session* session = parts_.find_session(grant.info.session())) {

@@ -110,6 +110,11 @@ class Granting {
   // Takes a grant out of ledger and session, with its gate closed.
   Grant Remove(uint64_t grant);
 
+  // Copies of what the session has of the program's SCOPE_SESSION maps so far.
+  std::vector<UniqueFd> SharedMaps(Session& session, const Program& program);
+  void KeepShared(uint64_t session, const std::string& identity,
+                  absl::StatusOr<Instance>& instance);
+
   // One more, or one fewer, request of that session waits for the loader.
   void CountWaiting(uint64_t session, uid_t uid, int change);
 

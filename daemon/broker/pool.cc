@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -22,11 +23,26 @@ constexpr std::chrono::milliseconds kRefillAfter{2};
 
 // For the test that shows why an instance must not be handed out twice.
 Instance Copy(const Instance& instance) {
-  Instance copy{instance.digest, instance.gate, {}, instance.loop};
+  Instance copy{instance.digest, instance.gate, {}, instance.loop, {}};
   for (const UniqueFd& fd : instance.fds) {
     copy.fds.emplace_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
   }
   return copy;
+}
+
+// Those of a reply, into `instance`: as many as it has to have, and then, or
+// not, those that its session is to keep.
+bool TakeFds(size_t instance_fds, size_t session_maps,
+             std::vector<UniqueFd>& fds, Instance& instance) {
+  if (fds.size() == instance_fds + session_maps) {
+    const auto first = fds.begin() + static_cast<ptrdiff_t>(instance_fds);
+    instance.session_maps.assign(std::make_move_iterator(first),
+                                 std::make_move_iterator(fds.end()));
+    fds.resize(instance_fds);
+  }
+  if (fds.size() != instance_fds) return false;
+  instance.fds = std::move(fds);
+  return true;
 }
 
 }  // namespace
@@ -60,6 +76,7 @@ void Pool::SetCatalog(std::shared_ptr<const Snapshot> snapshot) {
     shelf.target = program.entry.pool_target();
     shelf.instance_bytes = program.description().instance_bytes();
     shelf.loop = program.is_loop();
+    shelf.session_maps = static_cast<size_t>(program.entry.session_map_size());
     shelf.instance_fds =
         (shelf.loop ? 0 : 1) + program.description().handle_size();
     shelves_.emplace(name, std::move(shelf));
@@ -102,7 +119,7 @@ absl::StatusOr<Instance> Pool::TakeReady(const Program& program) {
 }
 
 void Pool::TakeWhenLoaded(const Program& program, uint64_t ticket,
-                          Taken taken) {
+                          std::vector<UniqueFd> session_maps, Taken taken) {
   const auto found = shelves_.find(program.name());
   if (found == shelves_.end()) {
     taken(Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
@@ -114,7 +131,8 @@ void Pool::TakeWhenLoaded(const Program& program, uint64_t ticket,
                  absl::StrCat(waiting_, " requests wait for the loader")));
     return;
   }
-  found->second.waiting.push_back({ticket, std::move(taken)});
+  found->second.waiting.push_back(
+      {ticket, std::move(taken), std::move(session_maps), false});
   ++waiting_;
   LoadSome();
 }
@@ -227,32 +245,47 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   load.set_identity(shelf.identity);
   load.set_gate_slot(gate->slot);
   load.set_gate_nonce(gate->nonce);
+  // With maps of a session's, an instance is for one waiter.
+  uint64_t ticket = 0;
+  std::vector<UniqueFd> session_maps;
+  if (shelf.session_maps > 0) {
+    const auto waiter =
+        std::find_if(shelf.waiting.begin(), shelf.waiting.end(),
+                     [](const Waiter& each) { return !each.loading; });
+    if (waiter != shelf.waiting.end()) {
+      waiter->loading = true;
+      ticket = waiter->ticket;
+      session_maps = std::move(waiter->session_maps);
+    }
+  }
   ++shelf.loading;
   ++loading_;
   bytes_ += shelf.instance_bytes;
   fds_ += shelf.instance_fds;
   loader_.Send(
-      std::move(request), {}, kLoadDeadline,
-      [this, name, number = shelf.number, bytes = shelf.instance_bytes,
+      std::move(request), std::move(session_maps), kLoadDeadline,
+      [this, name, number = shelf.number, ticket, bytes = shelf.instance_bytes,
        fds = shelf.instance_fds, loop = shelf.loop,
        gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
         --loading_;
         bytes_ -= bytes;
         fds_ -= fds;
-        OnLoaded(name, number, Instance{{}, gate, {}, loop}, std::move(reply));
+        OnLoaded(name, number, ticket, Instance{{}, gate, {}, loop, {}},
+                 std::move(reply));
         LoadSome();
       });
 }
 
 void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
-                    Instance instance,
+                    uint64_t ticket, Instance instance,
                     absl::StatusOr<LoaderClient::Reply> reply) {
   const auto found = shelves_.find(name);
   const bool current =
       found != shelves_.end() && found->second.number == shelf_number;
   if (current) --found->second.loading;
   if (!reply.ok() || !current || !reply->message.has_load() ||
-      reply->fds.size() != found->second.instance_fds) {
+      !TakeFds(found->second.instance_fds, found->second.session_maps,
+               reply->fds, instance)) {
     Discard(std::move(instance));
     if (!current) return;
     Fail(found->second, reply.ok()
@@ -262,16 +295,25 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   }
   Shelf& shelf = found->second;
   instance.digest = shelf.digest;
-  instance.fds = std::move(reply->fds);
   if (shelf.loop) instance.fds.emplace(instance.fds.begin());
-  if (shelf.waiting.empty()) {
+  if (shelf.waiting.empty() && ticket == 0) {
     shelf.ready.push_back(std::move(instance));
     bytes_ += shelf.instance_bytes;
     fds_ += shelf.instance_fds;
     return;
   }
-  Taken taken = std::move(shelf.waiting.front().taken);
-  shelf.waiting.pop_front();
+  auto waiter = shelf.waiting.begin();
+  if (ticket != 0) {
+    waiter = std::find_if(
+        shelf.waiting.begin(), shelf.waiting.end(),
+        [ticket](const Waiter& each) { return each.ticket == ticket; });
+  }
+  if (waiter == shelf.waiting.end()) {
+    Discard(std::move(instance));
+    return;
+  }
+  Taken taken = std::move(waiter->taken);
+  shelf.waiting.erase(waiter);
   --waiting_;
   taken(std::move(instance));
 }

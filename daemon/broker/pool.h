@@ -34,6 +34,8 @@ struct Instance {
   // program, and the first is empty.
   std::vector<UniqueFd> fds;
   bool loop = false;
+  // Of the session, if this load made them.
+  std::vector<UniqueFd> session_maps;
 };
 
 struct PoolLimits {
@@ -59,7 +61,9 @@ class Pool {
   absl::StatusOr<Instance> TakeReady(const Program& program);
   // Loads one for the caller: `taken` is called later, exactly once. The wait
   // is named by `ticket`, for Cancel. REASON_BUSY when too many wait.
-  void TakeWhenLoaded(const Program& program, uint64_t ticket, Taken taken);
+  // `session_maps` is what the caller's session has of that program already.
+  void TakeWhenLoaded(const Program& program, uint64_t ticket,
+                      std::vector<UniqueFd> session_maps, Taken taken);
   // Nobody waits with that ticket any more: its callback gets kCancelled.
   void Cancel(uint64_t ticket);
 
@@ -79,6 +83,8 @@ class Pool {
   struct Waiter {
     uint64_t ticket;
     Taken taken;
+    std::vector<UniqueFd> session_maps;
+    bool loading = false;  // an instance for this one and for no other
   };
   struct Shelf {
     // Never two alike: which one a load under way was for. The same identity
@@ -89,6 +95,7 @@ class Pool {
     uint32_t target = 0;
     uint64_t instance_bytes = 0;
     size_t instance_fds = 0;
+    size_t session_maps = 0;
     bool loop = false;
     std::deque<Instance> ready;
     std::deque<Waiter> waiting;
@@ -105,7 +112,7 @@ class Pool {
   void LoadSome();
   Shelf* NextToLoad(std::string& name);
   void Load(const std::string& name, Shelf& shelf);
-  void OnLoaded(const std::string& name, uint64_t shelf_number,
+  void OnLoaded(const std::string& name, uint64_t shelf_number, uint64_t ticket,
                 Instance instance, absl::StatusOr<LoaderClient::Reply> reply);
   void Fail(Shelf& shelf, const absl::Status& status);
 

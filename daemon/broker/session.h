@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
@@ -17,6 +18,13 @@ namespace bpfgrant::broker {
 struct Session {
   uint64_t id = 0;
   Peer peer;
+  // What all its grants of one program share (SCOPE_SESSION), by the program's
+  // identity: made with the first of them.
+  struct Shared {
+    bool loading = false;
+    std::vector<UniqueFd> maps;
+  };
+  absl::btree_map<std::string, Shared> shared;
   std::string token;  // empty until Hello is answered
   bool administrator = false;
   absl::btree_set<uint64_t> grants;

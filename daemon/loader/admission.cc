@@ -35,9 +35,14 @@ void DescribeManifest(const v1::Manifest& manifest, Program& program) {
                                          : v1::Manifest::OnRevoke_Name(
                                                manifest.program().on_revoke()));
   if (IsLoop(manifest)) *detail->mutable_loop() = DescribeLoop(manifest);
-  program.entry.set_pool_target(manifest.pool().has_ready()
-                                    ? manifest.pool().ready()
-                                    : kDefaultPoolReady);
+  for (std::string& name : SessionMaps(manifest)) {
+    *program.entry.add_session_map() = std::move(name);
+  }
+  // What a session shares, nobody can load before there is the session.
+  const uint32_t wanted =
+      manifest.pool().has_ready() ? manifest.pool().ready() : kDefaultPoolReady;
+  program.entry.set_pool_target(program.entry.session_map_size() > 0 ? 0
+                                                                     : wanted);
 }
 
 // Reads the object and compares its digest.

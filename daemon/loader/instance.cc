@@ -1,6 +1,7 @@
 #include "daemon/loader/instance.h"
 
 #include <linux/bpf.h>
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 
@@ -78,6 +79,44 @@ absl::StatusOr<UniqueFd> Duplicate(int fd) {
   return copy;
 }
 
+// Whether `fd` is a map as `map` would be, made for an earlier instance. What
+// the broker passes is not taken for granted: the daemon's own maps have
+// shapes, too.
+bool IsSessionMap(const UniqueFd& fd, const bpf_map* map,
+                  const DaemonMaps& maps) {
+  bpf_map_info info{}, gate{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(fd.get(), &info, &size) < 0) return false;
+  size = sizeof(gate);
+  if (bpf_map_get_info_by_fd(maps.gate, &gate, &size) < 0) return false;
+  return info.id != gate.id && info.type == bpf_map__type(map) &&
+         info.key_size == bpf_map__key_size(map) &&
+         info.value_size == bpf_map__value_size(map) &&
+         info.max_entries == bpf_map__max_entries(map);
+}
+
+absl::Status ReuseSessionMaps(const bpf_object* object, const Program& program,
+                              const DaemonMaps& maps,
+                              absl::Span<const UniqueFd> session_maps) {
+  if (session_maps.empty()) return absl::OkStatus();
+  const std::vector<std::string> names =
+      SessionMaps(program.manifest->message());
+  if (names.size() != session_maps.size()) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT, "not as many maps as it shares");
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    bpf_map* map = MapOf(object, names[i]);
+    if (!IsSessionMap(session_maps[i], map, maps)) {
+      return Refuse(v1::REASON_INVALID_ARGUMENT,
+                    absl::StrCat("that is not the map '", names[i], "'"));
+    }
+    if (bpf_map__reuse_fd(map, session_maps[i].get()) < 0) {
+      return LoadFailed(program, errno, "a session's map is not taken");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Instance> Collect(const bpf_object* object,
                                  const v1::Manifest& manifest, bool narrowed) {
   Instance instance;
@@ -98,6 +137,11 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
     }
     instance.handles.push_back(*std::move(handle));
   }
+  for (const std::string& name : SessionMaps(manifest)) {
+    auto map = Duplicate(bpf_map__fd(MapOf(object, name)));
+    if (!map.ok()) return map.status();
+    instance.session_maps.push_back(*std::move(map));
+  }
   return instance;
 }
 
@@ -106,7 +150,8 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
 absl::StatusOr<Instance> LoadInstance(const Program& program,
                                       const DaemonMaps& maps, uint32_t slot,
                                       uint64_t nonce,
-                                      const Mitigations& mitigations) {
+                                      const Mitigations& mitigations,
+                                      absl::Span<const UniqueFd> session_maps) {
   const v1::Manifest& manifest = program.manifest->message();
   std::string_view bytes = program.loadable();
   absl::StatusOr<SealedBytes> again;
@@ -135,6 +180,11 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
     }
   }
   const LibbpfLog log;
+  if (auto status =
+          ReuseSessionMaps(object->get(), program, maps, session_maps);
+      !status.ok()) {
+    return status;
+  }
   bpf_map* gate_map = GateOf(object->get());
   if (gate_map == nullptr || bpf_map__reuse_fd(gate_map, maps.gate) < 0) {
     return LoadFailed(program, errno, "the gate cannot be put in place");
@@ -152,7 +202,10 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
       return status;
     }
   }
-  return Collect(object->get(), manifest, mitigations.narrowed_handles);
+  auto instance =
+      Collect(object->get(), manifest, mitigations.narrowed_handles);
+  if (instance.ok() && !session_maps.empty()) instance->session_maps.clear();
+  return instance;
 }
 
 }  // namespace bpfgrant::daemon

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "daemon/loader/admission.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
@@ -22,6 +23,8 @@ struct Instance {
   // In the order of the snapshot's handles, each with the manifest's rights and
   // no more.
   std::vector<UniqueFd> handles;
+  // Maps with SCOPE_SESSION that this load made, for the session's next.
+  std::vector<UniqueFd> session_maps;
 };
 
 // The maps that all instances share. Their owner is whoever calls.
@@ -33,12 +36,18 @@ struct DaemonMaps {
 // Loads `program`, which must be available, behind slot `slot` of the gate
 // map: it runs while that slot holds `nonce`, which must not be 0.
 //
-// REASON_LOAD_FAILED: the kernel refused, with its errno. kInternal: the kernel
+// `session_maps` are those of an earlier load for the same session, or empty.
+//
+// REASON_LOAD_FAILED: the kernel refused, with its errno.
+// REASON_INVALID_ARGUMENT: a session map is not one that this program makes.
+// kInternal: the kernel
 // did not narrow an fd as asked.
 absl::StatusOr<Instance> LoadInstance(const Program& program,
                                       const DaemonMaps& maps, uint32_t slot,
                                       uint64_t nonce,
-                                      const Mitigations& mitigations);
+                                      const Mitigations& mitigations,
+                                      absl::Span<const UniqueFd> session_maps =
+                                          {});
 
 }  // namespace bpfgrant::daemon
 

@@ -62,7 +62,8 @@ absl::Status TooBusy() {
   return Refuse(v1::REASON_BUSY, "the loader was busy for too long");
 }
 
-// Fds that come with a request.
+// Fds that come with a request, but for a load, which says itself what it may
+// bring.
 size_t FdsBeside(LoaderRequest::BodyCase body) {
   switch (body) {
     case LoaderRequest::kAttach:
@@ -101,7 +102,8 @@ class Loader {
       const std::string& name) const;
   absl::StatusOr<std::shared_ptr<const Program>> FindToLoad(
       const LoadRequest& request) const;
-  absl::Status OnLoad(uint64_t id, const LoadRequest& request);
+  absl::Status OnLoad(uint64_t id, const LoadRequest& request,
+                      std::vector<UniqueFd> session_maps);
   absl::Status OnAttach(uint64_t id, const AttachRequest& request,
                         std::vector<UniqueFd> fds);
   absl::Status OnAttachLoop(uint64_t id, const AttachLoopRequest& request,
@@ -190,12 +192,14 @@ absl::StatusOr<std::shared_ptr<const Program>> Loader::FindToLoad(
   return program;
 }
 
-absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request) {
+absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request,
+                            std::vector<UniqueFd> session_maps) {
   const auto program = FindToLoad(request);
   if (!program.ok()) return SendRefusal(id, program.status());
   const DaemonMaps maps{gates_.fd(), trace_.get()};
-  auto instance = LoadInstance(**program, maps, request.gate_slot(),
-                               request.gate_nonce(), options_.mitigations);
+  auto instance =
+      LoadInstance(**program, maps, request.gate_slot(), request.gate_nonce(),
+                   options_.mitigations, session_maps);
   if (!instance.ok()) return SendRefusal(id, instance.status());
   LoaderReply reply;
   reply.set_id(id);
@@ -208,6 +212,7 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request) {
     fds.push_back(std::move(instance->program));
   }
   for (UniqueFd& handle : instance->handles) fds.push_back(std::move(handle));
+  for (UniqueFd& map : instance->session_maps) fds.push_back(std::move(map));
   return broker_.Send(std::move(reply), std::move(fds));
 }
 
@@ -271,12 +276,13 @@ absl::Status Loader::OnReload(uint64_t id) {
 
 absl::Status Loader::Handle(BrokerChannel::Request request) {
   const uint64_t id = request.message.id();
-  if (request.fds.size() != FdsBeside(request.message.body_case())) {
+  if (!request.message.has_load() &&
+      request.fds.size() != FdsBeside(request.message.body_case())) {
     return absl::InvalidArgumentError("a request with the wrong fds");
   }
   switch (request.message.body_case()) {
     case LoaderRequest::kLoad:
-      return OnLoad(id, request.message.load());
+      return OnLoad(id, request.message.load(), std::move(request.fds));
     case LoaderRequest::kAttach:
       return OnAttach(id, request.message.attach(), std::move(request.fds));
     case LoaderRequest::kReload:

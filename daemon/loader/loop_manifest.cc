@@ -180,4 +180,12 @@ LoopRights RightsOf(const v1::Manifest::Loop& loop) {
   return rights;
 }
 
+std::vector<std::string> SessionMaps(const v1::Manifest& manifest) {
+  std::vector<std::string> names;
+  for (const v1::Manifest::Map& map : manifest.map()) {
+    if (map.scope() == v1::Manifest::SCOPE_SESSION) names.push_back(map.name());
+  }
+  return names;
+}
+
 }  // namespace bpfgrant::daemon

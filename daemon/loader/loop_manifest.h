@@ -4,6 +4,7 @@
 #define DAEMON_LOADER_LOOP_MANIFEST_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,6 +32,9 @@ struct LoopRights {
   std::vector<uint8_t> register_calls;
 };
 LoopRights RightsOf(const v1::Manifest::Loop& loop);
+
+// The names of maps with SCOPE_SESSION, in the manifest's order.
+std::vector<std::string> SessionMaps(const v1::Manifest& manifest);
 
 }  // namespace bpfgrant::daemon
 

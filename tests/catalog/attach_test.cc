@@ -35,7 +35,7 @@ class AttachTest : public ::testing::Test {
   Instance Load(const std::string& name) {
     const auto program = AdmitFrom(folder_.path(), name);
     EXPECT_TRUE(program->available()) << RefusalFor(*program);
-    auto instance = LoadInstance(*program, gate_.get(), 0, 1, {});
+    auto instance = LoadInstance(*program, {gate_.get()}, 0, 1, {});
     EXPECT_TRUE(instance.ok()) << instance.status();
     return *std::move(instance);
   }

@@ -30,7 +30,7 @@ class CatalogTest : public ::testing::Test {
   }
   void ExpectReason(const Catalog& catalog, const std::string& name,
                     v1::Reason reason) {
-    const Program* program = catalog.Find(name);
+    const auto program = catalog.Find(name);
     ASSERT_NE(program, nullptr) << name;
     EXPECT_EQ(ReasonFor(*program), reason)
         << name << ": " << RefusalFor(*program);

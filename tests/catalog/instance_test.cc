@@ -26,7 +26,7 @@ class InstanceTest : public ::testing::Test {
   Instance Load(const Program& program, const Mitigations& mitigations = {}) {
     EXPECT_TRUE(program.available()) << RefusalFor(program);
     auto instance =
-        LoadInstance(program, gate_.get(), kSlot, kNonce, mitigations);
+        LoadInstance(program, {gate_.get()}, kSlot, kNonce, mitigations);
     EXPECT_TRUE(instance.ok()) << instance.status();
     return *std::move(instance);
   }
@@ -122,7 +122,7 @@ int AnswerAfterSwap(const TemporaryFolder& folder, int gate,
   EXPECT_TRUE(program->available()) << RefusalFor(*program);
   folder.Write("sample.bpf.o", ObjectBytes("answers_nothing"));
   const auto instance =
-      LoadInstance(*program, gate, kSlot, kNonce, mitigations);
+      LoadInstance(*program, {gate}, kSlot, kNonce, mitigations);
   EXPECT_TRUE(instance.ok()) << instance.status();
   return instance.ok() ? RunFilter(instance->program.get()) : -1;
 }
@@ -160,7 +160,7 @@ TEST_F(InstanceTest, SaysWhyTheKernelRefused) {
   folder_.WriteProgram("sample");
   const auto program = AdmitFrom(folder_.path(), "sample");
   // No map at all where the gate should be.
-  EXPECT_THAT(LoadInstance(*program, 0, kSlot, kNonce, {}).status(),
+  EXPECT_THAT(LoadInstance(*program, {0}, kSlot, kNonce, {}).status(),
               Refused(v1::REASON_LOAD_FAILED, "'sample'"));
 }
 

@@ -116,12 +116,28 @@ static __always_inline int io_uring_submit(struct io_uring* ring) {
   return bpfgrant_submit(ring->kernel, prepared);
 }
 
+// Whether a submission in the middle of a step fell short.
+static bool bpfgrant_fell_short;
+
+static __always_inline bool bpfgrant_go_on(struct bpfgrant_loop* loop) {
+  __u32 prepared = bpfgrant_prepared;
+
+  if (io_uring_submit(&loop->ring) != (int)prepared) {
+    bpfgrant_fell_short = true;
+    return false;
+  }
+  return io_uring_cq_ready(&loop->ring) != 0;
+}
+
 static __always_inline int bpfgrant_wait(struct bpfgrant_loop* loop,
                                          unsigned count) {
   __u32 prepared = bpfgrant_prepared;
   int taken = io_uring_submit(&loop->ring);
 
-  if (taken != (int)prepared) return BPFGRANT_STOP_SUBMIT;
+  if (taken != (int)prepared || bpfgrant_fell_short) {
+    bpfgrant_fell_short = false;
+    return BPFGRANT_STOP_SUBMIT;
+  }
   loop->params->cq_wait_idx =
       bpfgrant_read_once(loop->ring.rings->cq_head) + count;
   return BPFGRANT_STOP_NONE;
@@ -153,6 +169,19 @@ static __always_inline int bpfgrant_wait(struct bpfgrant_loop* loop,
     (type*)bpf_map_lookup_elem(&shared, &zero_);       \
   })
 
+// The map `events` of the manifest, a ring buffer.
+#define BPFGRANT_EVENTS(bytes)          \
+  struct {                              \
+    __uint(type, BPF_MAP_TYPE_RINGBUF); \
+    __uint(max_entries, bytes);         \
+  } events SEC(".maps")
+#define bpfgrant_emit(loop, data, size, flags) \
+  (bpf_ringbuf_output(&events, (void*)(data), (size), (flags)) == 0)
+
+// A helper that copies at the processor's speed, which a loop of loads and
+// stores does not.
+#define bpfgrant_copy(to, from, size) bpf_probe_read_kernel((to), (size), (from))
+
 // Null if the kernel's ring is smaller than the manifest says.
 static __always_inline bool bpfgrant_open(struct bpfgrant_loop* loop,
                                           struct io_ring_ctx* kernel,
@@ -168,6 +197,14 @@ static __always_inline bool bpfgrant_open(struct bpfgrant_loop* loop,
           bpfgrant_cq_entries * sizeof(struct io_uring_cqe));
   return loop->ring.sqes && loop->ring.rings;
 }
+
+// A function that the verifier goes through by itself, once, and not at each
+// call with all that the caller knows.
+// There, `loop` is nothing; what it may be used for does not look at it.
+static struct bpfgrant_loop* const loop __attribute__((unused)) = NULL;
+#define BPFGRANT_PART(name, ...) \
+  __attribute__((noinline)) int name(__VA_ARGS__)
+#define bpfgrant_part(loop, name, ...) name(__VA_ARGS__)
 
 #define BPFGRANT_LOOP(name)                                            \
   static __always_inline int name(struct bpfgrant_loop* loop);         \

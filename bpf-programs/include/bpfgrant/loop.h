@@ -75,6 +75,26 @@
  *     `shared`, for which the manifest says SCOPE_SESSION. May be null. Several
  *     rings and threads use it at once: use atomics.
  *
+ * BPFGRANT_EVENTS(bytes)                at file scope, once
+ * bool bpfgrant_emit(loop, data, size, flags)
+ *     Copies `size` bytes into the ring buffer `events` of so many bytes (a
+ *     power of two, whole pages), for a reader in the process: the map `events`
+ *     of the manifest. False when that is full. `flags` says whether a reader
+ *     that sleeps is woken, which is dear: enum bpfgrant_emit_flags. Where a
+ *     step has several events, let only its last one wake, or emit them as one.
+ *
+ * bpfgrant_copy(to, from, size)
+ *     Copies bytes within what the loop can write; the verifier must see that
+ *     `size` is no more than what is there.
+ *
+ * BPFGRANT_PART(name, arguments) { ... }
+ * int bpfgrant_part(loop, name, arguments)
+ *     A part of the step, and its call. The verifier goes through it by itself,
+ *     once, which keeps the time low that a long loop takes to load. Arguments
+ *     are numbers, of which it knows nothing, and pointers to structures in the
+ *     memory, which may be null; `loop` is there for bpfgrant_state and bpfgrant_emit
+ *     alone.
+ *
  * bpfgrant_for(i, from, to) { ... }
  *     for (i = from; i < to; i++), for an int i and bounds that the verifier
  *     need not know. What the body counts must not decide anything: the
@@ -83,6 +103,13 @@
  * int bpfgrant_wait(loop, n)
  *     Submits what was prepared and goes on when the completion queue holds n
  *     completions; n == 0: at once. To be returned by the step.
+ *
+ * bool bpfgrant_go_on(loop)
+ *     Submits what was prepared, and says whether completions are there at
+ *     once: the step can take them instead of returning, which saves the way
+ *     through the kernel's loop and the entry. It has to bound how often. What
+ *     it takes so is not in a trace. In the process it does nothing and is
+ *     false, since a submission is a system call there.
  *
  * bpfgrant_set_callback(sqe, callback, value)
  * unsigned bpfgrant_callback(cqe)
@@ -111,6 +138,13 @@ struct bpfgrant_cqe_queue {
   __u32 head; /* the process's */
   __u32 tail; /* the loop's */
   struct io_uring_cqe cqes[BPFGRANT_CQE_QUEUE_ENTRIES];
+};
+
+/* Whether an event wakes a reader that sleeps. */
+enum bpfgrant_emit_flags {
+  BPFGRANT_EMIT = 0,       /* if it had read all that came before */
+  BPFGRANT_EMIT_QUIET = 1, /* no */
+  BPFGRANT_EMIT_WAKE = 2,  /* yes */
 };
 
 static inline bool bpfgrant_pass(struct bpfgrant_cqe_queue* queue,

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <bpfgrant/loop_events.h>
 #include <bpfgrant/loop_order.h>
 #include <bpfgrant/loop_status.h>
 
@@ -24,6 +25,7 @@ struct bpfgrant_loop {
   size_t memory_bytes;
   void* state;  /* zero at first */
   unsigned wait_for; /* completions, for which bpfgrant_wait asked */
+  struct bpfgrant_events* events; /* null if the loop declares none */
 };
 
 /* A loop's native twin, as BPFGRANT_LOOP defines it: bpfgrant_native_NAME. */
@@ -31,10 +33,16 @@ struct bpfgrant_native_loop {
   const char* name;
   int (*step)(struct bpfgrant_loop* loop);
   size_t state_bytes;
+  const size_t* events_bytes; /* 0: no BPFGRANT_EVENTS */
 };
 
 #ifdef __cplusplus
 }
+#endif
+
+/* Of use to the verifier only. */
+#ifndef __noinline
+#define __noinline
 #endif
 
 #define bpfgrant_for(i, from, to) for ((i) = (from); (i) < (to); (i)++)
@@ -48,10 +56,24 @@ struct bpfgrant_native_loop {
 #define BPFGRANT_SHARED(type) static type bpfgrant_shared_state
 #define bpfgrant_shared(loop, type) (&bpfgrant_shared_state)
 
+#ifndef __cplusplus
+/* 0, unless BPFGRANT_EVENTS defines it with another value. */
+static const size_t bpfgrant_events_bytes;
+#endif
+#define BPFGRANT_EVENTS(bytes) static const size_t bpfgrant_events_bytes = bytes
+#define bpfgrant_emit(loop, data, size, flags) \
+  bpfgrant_events_write((loop)->events, (data), (size), (flags))
+
+#define BPFGRANT_PART(name, ...) \
+  static int name(struct bpfgrant_loop* loop, __VA_ARGS__)
+#define bpfgrant_part(loop, name, ...) name((loop), __VA_ARGS__)
+
+#define bpfgrant_copy(to, from, size) memcpy((to), (from), (size))
+
 #define BPFGRANT_LOOP(name)                                      \
   static int name(struct bpfgrant_loop* loop);                   \
   const struct bpfgrant_native_loop bpfgrant_native_##name = {   \
-      #name, name, bpfgrant_state_bytes};                        \
+      #name, name, bpfgrant_state_bytes, &bpfgrant_events_bytes};\
   static int name(struct bpfgrant_loop* loop)
 
 /* liburing's own, ended by a completion that is no request's. */
@@ -65,6 +87,11 @@ struct bpfgrant_native_loop {
        (head)++)
 
 /* The submission itself is the library's, one system call with the wait. */
+static inline bool bpfgrant_go_on(struct bpfgrant_loop* loop) {
+  (void)loop;
+  return false;
+}
+
 static inline int bpfgrant_wait(struct bpfgrant_loop* loop, unsigned count) {
   loop->wait_for = count;
   return BPFGRANT_STOP_NONE;

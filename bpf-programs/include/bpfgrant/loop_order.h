@@ -10,6 +10,10 @@
 #define bpfgrant_write_once(place, value) \
   (*(volatile __typeof__(place)*)&(place) = (value))
 
+/* Has the compiler forget what it knows of an index that was checked, so that it
+   works with the very register that the verifier saw the check of. */
+#define bpfgrant_checked(index) asm volatile("" : "+r"(index))
+
 #ifndef __bpf__
 #define bpfgrant_load_acquire(pointer) \
   __atomic_load_n((pointer), __ATOMIC_ACQUIRE)

@@ -8,6 +8,11 @@
 
 #include <bpfgrant/loop_kernel.bpf.h>
 
+// <sys/socket.h> is not for BPF.
+#define MSG_PEEK 0x2
+#define MSG_WAITALL 0x100
+#define MSG_NOSIGNAL 0x4000
+
 static __always_inline void io_uring_sqe_set_data64(struct io_uring_sqe* sqe,
                                                     __u64 data) {
   sqe->user_data = data;
@@ -58,6 +63,20 @@ static __always_inline void io_uring_prep_write(struct io_uring_sqe* sqe,
   io_uring_prep_rw(IORING_OP_WRITE, sqe, fd, buf, nbytes, offset);
 }
 
+// <sys/uio.h> is not for BPF.
+struct iovec {
+  __u64 iov_base;
+  __u64 iov_len;
+};
+
+static __always_inline void io_uring_prep_readv(struct io_uring_sqe* sqe,
+                                                int fd,
+                                                const struct iovec* iovecs,
+                                                unsigned nr_vecs,
+                                                __u64 offset) {
+  io_uring_prep_rw(IORING_OP_READV, sqe, fd, iovecs, nr_vecs, offset);
+}
+
 static __always_inline void io_uring_prep_read_fixed(struct io_uring_sqe* sqe,
                                                      int fd, void* buf,
                                                      unsigned nbytes,
@@ -80,6 +99,16 @@ static __always_inline void io_uring_prep_recv(struct io_uring_sqe* sqe,
                                                int sockfd, void* buf,
                                                unsigned len, int flags) {
   io_uring_prep_rw(IORING_OP_RECV, sqe, sockfd, buf, len, 0);
+  sqe->msg_flags = flags;
+}
+
+struct msghdr;
+
+static __always_inline void io_uring_prep_recvmsg(struct io_uring_sqe* sqe,
+                                                  int fd,
+                                                  const struct msghdr* msg,
+                                                  unsigned flags) {
+  io_uring_prep_rw(IORING_OP_RECVMSG, sqe, fd, msg, 1, 0);
   sqe->msg_flags = flags;
 }
 

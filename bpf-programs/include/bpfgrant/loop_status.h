@@ -16,7 +16,8 @@
 enum bpfgrant_stop {
   BPFGRANT_STOP_NONE = 0,     /* it did not; it runs, or never did */
   BPFGRANT_STOP_DONE = 1,     /* there is nothing more for it to do */
-  BPFGRANT_STOP_PASSED = 2,   /* it left completions for user space */
+  BPFGRANT_STOP_PASSED = 2,   /* it left completions, or events,
+                                 for user space */
   BPFGRANT_STOP_ERROR = 3,    /* `detail` is -errno, of the author's choice */
   BPFGRANT_STOP_IDLE = 4,     /* BPFGRANT_NO_WAIT, and it would have waited */
   BPFGRANT_STOP_BUDGET = 5,   /* the manifest's step_budget; enter again */

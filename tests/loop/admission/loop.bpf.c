@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//
+// A loop, and by macro each thing that is wrong with one.
+
+#include <bpfgrant/loop.h>
+
+BPFGRANT_STATE(__u32);
+
+#ifdef OWN_PROGRAM
+SEC("socket")
+int stowaway(struct __sk_buff* skb) {
+  (void)skb;
+  return 0;
+}
+#endif
+#ifdef PRIVATE_DATA
+__u64 mine __attribute__((used)) SEC(".data.bpfgrant") = 1;
+#endif
+#ifdef GATE_DATA
+const volatile __u64 mine SEC(".rodata.gate") = 1;
+#endif
+#ifdef ENTRY_SYMBOL
+const volatile __u32 bpfgrant_step_budget SEC(".rodata") = 1;
+#endif
+#ifdef WRITES_GATE
+// The entry's own map, by its name.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 32768);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, __u64);
+} bpfgrant_gate SEC(".maps") __weak;
+#endif
+#ifdef HAS_CONSTANT
+const volatile __u32 entries = 0;
+#endif
+
+#ifdef NO_STEP
+__hidden int something_else(void) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+#else
+BPFGRANT_LOOP(loop_of_tests) {
+  __u32* count = bpfgrant_state(loop, __u32);
+
+#ifdef WRITES_GATE
+  __u32 key = *count & 1023;
+  __u64* slot = bpf_map_lookup_elem(&bpfgrant_gate, &key);
+
+  if (slot) *slot = 4711;
+#endif
+#ifdef PRIVATE_DATA
+  mine++;
+#endif
+#ifdef GATE_DATA
+  *count += mine;
+#endif
+#ifdef HAS_CONSTANT
+  *count += entries;
+#endif
+  if (++*count > 10) return BPFGRANT_STOP_DONE;
+  return bpfgrant_wait(loop, 0);
+}
+#endif
