@@ -109,6 +109,7 @@ class BpfgrantctlTest : public DaemonTest {
     if (IsSkipped()) return;
     DaemonOptions options;
     options.policy = kPolicy;
+    options.loops = false;
     ASSERT_TRUE(StartDaemon(options));
   }
 

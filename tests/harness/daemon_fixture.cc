@@ -81,6 +81,14 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
   return environment;
 }
 
+// Whether a file of the catalog belongs to an io_uring loop.
+bool IsOfALoop(const fs::path& file) {
+  const std::string name = file.filename().string();
+  const fs::path manifest =
+      file.parent_path() / (name.substr(0, name.find('.')) + ".manifest");
+  return ReadAll(manifest).find("IO_URING_LOOP") != std::string::npos;
+}
+
 }  // namespace
 
 Daemon::Daemon(fs::path folder)
@@ -123,6 +131,7 @@ absl::Status Daemon::Prepare(const DaemonOptions& options) {
     std::error_code error;
     for (const fs::directory_entry& entry :
          fs::directory_iterator(built, error)) {
+      if (!options.loops && IsOfALoop(entry.path())) continue;
       WriteFile(catalog_ / entry.path().filename(), ReadAll(entry.path()));
     }
     if (error) {

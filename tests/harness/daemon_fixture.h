@@ -29,6 +29,8 @@ struct DaemonOptions {
   std::string config;
   // Whether the catalog begins as the one that the build made, or empty.
   bool build_catalog = true;
+  // With the build's loops, which not every kernel has.
+  bool loops = true;
   // Names of daemon/mitigations.h. With any, the weakened daemon is started.
   std::vector<std::string> without;
   std::vector<std::string> arguments;    // besides the fixture's own

@@ -145,7 +145,7 @@ class PoolTest : public ::testing::Test {
   void Wait(const std::string& name, uint64_t ticket) {
     Ask([&](Parts& parts) {
       parts.pool.TakeWhenLoaded(
-          *parts.snapshot->Find(name), ticket,
+          *parts.snapshot->Find(name), ticket, {},
           [&parts, ticket](absl::StatusOr<Instance> instance) {
             parts.served.emplace_back(ticket, instance.status().code());
             if (instance.ok()) {
@@ -206,7 +206,7 @@ TEST_F(PoolTest, EmptyShelfAndUnknownProgramAreUnavailable) {
   Ask([&](Parts& parts) {
     EXPECT_FALSE(parts.pool.TakeReady(*other->Find("b")).ok());
     parts.pool.TakeWhenLoaded(
-        *other->Find("b"), 1, [&](absl::StatusOr<Instance> instance) {
+        *other->Find("b"), 1, {}, [&](absl::StatusOr<Instance> instance) {
           EXPECT_EQ(ReasonOf(instance.status()),
                     v1::REASON_PROGRAM_UNAVAILABLE);
           parts.served.emplace_back(1, instance.status().code());

@@ -156,12 +156,12 @@ static __always_inline int bpfgrant_wait(struct bpfgrant_loop* loop,
 
 // The map `shared` of the manifest: an array of one `type`, declared with
 // BPFGRANT_SHARED(type) at file scope.
-#define BPFGRANT_SHARED(type)             \
+#define BPFGRANT_SHARED(what)             \
   struct {                                \
     __uint(type, BPF_MAP_TYPE_ARRAY);     \
     __uint(max_entries, 1);               \
     __type(key, __u32);                   \
-    __type(value, type);                  \
+    __type(value, what);                  \
   } shared SEC(".maps")
 #define bpfgrant_shared(loop, type)                    \
   ({                                                   \

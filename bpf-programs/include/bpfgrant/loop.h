@@ -84,8 +84,9 @@
  *     step has several events, let only its last one wake, or emit them as one.
  *
  * bpfgrant_copy(to, from, size)
- *     Copies bytes within what the loop can write; the verifier must see that
- *     `size` is no more than what is there.
+ *     Copies bytes within what the loop can write, towards lower addresses where
+ *     both overlap; the verifier must see that `size` is no more than what is
+ *     there.
  *
  * BPFGRANT_PART(name, arguments) { ... }
  * int bpfgrant_part(loop, name, arguments)

@@ -68,7 +68,7 @@ static const size_t bpfgrant_events_bytes;
   static int name(struct bpfgrant_loop* loop, __VA_ARGS__)
 #define bpfgrant_part(loop, name, ...) name((loop), __VA_ARGS__)
 
-#define bpfgrant_copy(to, from, size) memcpy((to), (from), (size))
+#define bpfgrant_copy(to, from, size) memmove((to), (from), (size))
 
 #define BPFGRANT_LOOP(name)                                      \
   static int name(struct bpfgrant_loop* loop);                   \

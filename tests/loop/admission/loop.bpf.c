@@ -24,13 +24,13 @@ const volatile __u32 bpfgrant_step_budget SEC(".rodata") = 1;
 #endif
 #ifdef WRITES_GATE
 // The entry's own map, by its name.
-struct {
+extern struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(max_entries, 32768);
   __uint(map_flags, BPF_F_MMAPABLE);
   __type(key, __u32);
   __type(value, __u64);
-} bpfgrant_gate SEC(".maps") __weak;
+} bpfgrant_gate SEC(".maps");
 #endif
 #ifdef HAS_CONSTANT
 const volatile __u32 entries = 0;

@@ -17,7 +17,7 @@ void AttachTest::Begin(const std::vector<std::string>& without) {
   options.without = without;
   ASSERT_NO_FATAL_FAILURE(Start(options));
   const std::string folder = ATTACH_CATALOG;
-  for (const std::string name : {"puppet", "foreign"}) {
+  for (const std::string name : {"puppet", "foreign", "sharer"}) {
     daemon().AddCatalogEntry(name, ReadFile(folder + "/" + name + ".manifest"),
                              folder + "/" + name + ".bpf.o");
   }

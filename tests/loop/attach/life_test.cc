@@ -141,6 +141,32 @@ TEST_F(LifeTest, LoopsEndWithTheBroker) {
       [&] { return client.Ask("enter 0 1").starts_with("ok 1"); }, kPatience));
 }
 
+// Puts a sharer onto a new ring, runs it, and returns what it has counted.
+std::string RunSharer(Nobody& client, const std::string& index,
+                      const std::string& fd) {
+  EXPECT_THAT(client.Ask("attach-ring sharer " + fd), StartsWith("ok"));
+  EXPECT_EQ(client.Ask("enable " + index), "ok 0");
+  const std::vector<std::string> result = client.Do("enter " + index);
+  return result.size() == 3 ? result[2] : "";
+}
+
+TEST_F(LifeTest, GrantsOfASessionShareAMapAndOthersDoNot) {
+  BPFGRANT_START();
+  Nobody client, other;
+  Connect(client);
+  Connect(other);
+  EXPECT_EQ(RunSharer(client, "0", MakeRing(client)), "1");
+  EXPECT_EQ(RunSharer(client, "1", MakeRing(client)), "2");
+  EXPECT_EQ(RunSharer(other, "0", MakeRing(other)), "1");
+  // It lives as long as the session, not as long as the grant that made it.
+  ASSERT_EQ(client.Ask("release 0"), "ok");
+  ASSERT_EQ(client.Ask("release 1"), "ok");
+  EXPECT_EQ(RunSharer(client, "2", MakeRing(client)), "3");
+  // Its handle has the manifest's rights and no more.
+  EXPECT_EQ(client.Ask("map 2 shared lookup"), "ok");
+  EXPECT_EQ(client.Ask("map 2 shared update"), "error EPERM");
+}
+
 TEST_F(LifeTest, ManyAtOnce) {
   BPFGRANT_START();
   Nobody client;

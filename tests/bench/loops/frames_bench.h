@@ -1,0 +1,15 @@
+// Frames: the loop frame_reader against what one would write by hand.
+
+#ifndef TESTS_BENCH_LOOPS_FRAMES_BENCH_H_
+#define TESTS_BENCH_LOOPS_FRAMES_BENCH_H_
+
+#include "client/bpfgrant/connection.h"
+
+namespace bpfgrant::bench {
+
+// Prints its tables. `connection` null: without the loop in the kernel.
+void BenchFrames(Connection* connection);
+
+}  // namespace bpfgrant::bench
+
+#endif  // TESTS_BENCH_LOOPS_FRAMES_BENCH_H_
