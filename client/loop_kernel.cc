@@ -13,6 +13,7 @@
 #include "client/loop_place.h"
 #include "client/loop_ring.h"
 #include "client/loop_waker.h"
+#include "client/loop_workers.h"
 
 namespace bpfgrant {
 namespace {
@@ -66,7 +67,7 @@ absl::Status KernelPlace::Prepare(const Loop::Options& options) {
   auto waker = LoopWaker::Make(ring_.fd());
   if (!waker.ok()) return waker.status();
   waker_ = *std::move(waker);
-  return absl::OkStatus();
+  return StartWorkers();
 }
 
 absl::Status KernelPlace::Acquire(Connection& connection,

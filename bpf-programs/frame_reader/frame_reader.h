@@ -65,15 +65,15 @@ struct frame_reader_config {
   __u32 workers;     /* 1 to FRAME_READER_WORKERS */
   __u32 max_length;  /* of a body; 0: as long as there is room for */
   __u32 chunk_bytes; /* BULK: a power of two, FRAME_READER_CHUNK_* */
-  /* 0: events wake a reader that sleeps, and the loop goes on. Otherwise none is
-     woken, and the loop stops with BPFGRANT_STOP_PASSED after so many events,
-     or after fewer rather than sleep. */
+  /* 0: events wake a reader that sleeps, and the loop goes on. Otherwise none
+     is woken, and the loop stops with BPFGRANT_STOP_PASSED after so many
+     events, or after fewer rather than sleep. */
   __u32 stop_after;
   __u64 memory; /* the address of this memory in the process */
   /* DIRECT: where the slabs are. Each worker has, one behind the other,
      class_slabs[0] slabs of class_bytes[0] bytes and so on; the workers' follow
-     each other. Slabs are counted in that order. The first 8 bytes of a slab are
-     the loop's, for a header; the body is what follows. */
+     each other. Slabs are counted in that order. The first 8 bytes of a slab
+     are the loop's, for a header; the body is what follows. */
   __u64 slabs;
   __u32 classes; /* DIRECT: 1 to FRAME_READER_CLASSES */
   __u32 reserved;
@@ -131,7 +131,7 @@ struct frame_reader_memory {
               sizeof(struct frame_reader_totals) - 2 * sizeof(__u32)];
   struct frame_reader_command commands[FRAME_READER_COMMANDS];
   union {
-    __u8 staging[FRAME_READER_STAGING]; /* BULK */
+    __u8 staging[FRAME_READER_STAGING];                       /* BULK */
     struct frame_reader_desk desks[FRAME_READER_CONNECTIONS]; /* DIRECT */
   } __attribute__((aligned(4096)));
   __u8 after_staging[4096]; /* so that what begins in it ends in here */
@@ -144,8 +144,8 @@ struct frame_reader_memory {
 /* Adds a command; one thread at a time. False: the loop has not yet taken the
    earlier ones. A loop that sleeps has to be woken for it. */
 static inline int frame_reader_tell(struct frame_reader_memory* memory,
-                                       enum frame_reader_order order,
-                                       __u32 detail, __u32 value) {
+                                    enum frame_reader_order order, __u32 detail,
+                                    __u32 value) {
   const __u32 tail = memory->command_tail;
   struct frame_reader_command* command =
       &memory->commands[tail % FRAME_READER_COMMANDS];

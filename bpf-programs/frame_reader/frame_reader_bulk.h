@@ -11,7 +11,8 @@
 #include "frame_reader_state.h"
 
 #define FRAME_READER_PIECE 4096U
-#define FRAME_READER_PIECES ((int)(FRAME_READER_CHUNK_MOST / FRAME_READER_PIECE))
+#define FRAME_READER_PIECES \
+  ((int)(FRAME_READER_CHUNK_MOST / FRAME_READER_PIECE))
 
 static __always_inline struct frame_reader_chunk* frame_reader_chunk_at(
     struct frame_reader_state* state, __u32 chunk) {

@@ -29,7 +29,8 @@ frame_reader_class(const struct frame_reader_state* state, __u64 bytes) {
   return class;
 }
 
-/* Takes a slab for a body: c->slab, whose body is at c->address. False: there is none. */
+/* Takes a slab for a body: c->slab, whose body is at c->address. False: there
+ * is none. */
 static __always_inline bool frame_reader_take_slab(
     struct frame_reader_state* state, struct frame_reader_connection* c,
     __u32 worker, __u32 length) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Mode DIRECT, short frames: the loop peeks at what has come, chooses a slab for
- * each frame that is there, and has one request put a whole lot of them into
- * their slabs. So many frames cost two requests, and still no copy is made in
- * the process.
+ * Mode DIRECT, short frames: the loop peeks at what has come, chooses a slab
+ * for each frame that is there, and has one request put a whole lot of them
+ * into their slabs. So many frames cost two requests, and still no copy is made
+ * in the process.
  */
 #ifndef BPFGRANT_FRAME_READER_LOT_H_
 #define BPFGRANT_FRAME_READER_LOT_H_
@@ -14,9 +14,9 @@
 
 enum frame_reader_added {
   FRAME_READER_ADDED,
-  FRAME_READER_NO_MORE,  /* not all of the next one is there, or it is long */
-  FRAME_READER_STARVED,  /* there is no slab for it */
-  FRAME_READER_REFUSED,  /* it cannot be; announced if it is the first */
+  FRAME_READER_NO_MORE, /* not all of the next one is there, or it is long */
+  FRAME_READER_STARVED, /* there is no slab for it */
+  FRAME_READER_REFUSED, /* it cannot be; announced if it is the first */
 };
 
 /* Adds the frame at `at` of what was peeked. */
@@ -89,10 +89,10 @@ BPFGRANT_PART(frame_reader_make_lot, struct frame_reader_memory* memory,
   }
   if (!c->lot) return added;
   /* As much as it took this time; twice that, if it took all there was. */
-  c->look = c->have - c->asked < FRAME_READER_SHORT / 4 &&
-                    c->lot < FRAME_READER_LOT
-                ? 2 * c->look
-                : c->asked + 64;
+  c->look =
+      c->have - c->asked < FRAME_READER_SHORT / 4 && c->lot < FRAME_READER_LOT
+          ? 2 * c->look
+          : c->asked + 64;
   return FRAME_READER_ADDED;
 }
 
@@ -104,9 +104,8 @@ static __always_inline void frame_reader_look_prepare(
   if (c->look > FRAME_READER_PEEK) c->look = FRAME_READER_PEEK;
   c->asked = c->look;
   io_uring_prep_recv(
-      sqe, c->fd,
-      (void*)(address + offsetof(struct frame_reader_desk, peeked)), c->asked,
-      MSG_PEEK);
+      sqe, c->fd, (void*)(address + offsetof(struct frame_reader_desk, peeked)),
+      c->asked, MSG_PEEK);
 }
 
 /* The whole lot, or what is left of it after a short read. */

@@ -73,8 +73,7 @@ static __always_inline bool frame_reader_set_up_direct(
       return false;
     state->next_slab +=
         (__u64)config->class_bytes[class] * config->class_slabs[class];
-    state->longest =
-        config->class_bytes[class] - sizeof(struct frame_header);
+    state->longest = config->class_bytes[class] - sizeof(struct frame_header);
   }
   return true;
 }

@@ -7,9 +7,9 @@
 #ifndef BPFGRANT_FRAME_READER_STATE_H_
 #define BPFGRANT_FRAME_READER_STATE_H_
 
-#include "frame_reader.h"
-
 #include <bpfgrant/loop.h>
+
+#include "frame_reader.h"
 
 enum {
   /* Events gathered into one record of the ring buffer. */
@@ -35,20 +35,20 @@ struct frame_reader_connection {
   __s32 fd;
   __s32 result; /* of the last request */
   __u8 open;
-  __u8 armed;  /* a request is under way */
-  __u8 came;   /* `result` was not yet looked at */
-  __u8 queued; /* it stands in one of the queues */
+  __u8 armed;   /* a request is under way */
+  __u8 came;    /* `result` was not yet looked at */
+  __u8 queued;  /* it stands in one of the queues */
   __u8 drained; /* the last request got less than it asked for */
-  __u32 phase; /* DIRECT: enum frame_reader_phase */
-  __u32 asked; /* bytes that the request is for */
+  __u32 phase;  /* DIRECT: enum frame_reader_phase */
+  __u32 asked;  /* bytes that the request is for */
   /* DIRECT */
-  __u32 have; /* bytes of the header, the body, what was peeked, or the lot */
-  __u32 lot;  /* frames of it */
+  __u32 have;   /* bytes of the header, the body, what was peeked, or the lot */
+  __u32 lot;    /* frames of it */
   __u32 bytes;  /* of their bodies */
   __u32 places; /* that they take */
   __u32 vector; /* the first that is not yet full */
   __u32 skip;   /* bytes of it that are there */
-  __u32 look; /* bytes to peek at */
+  __u32 look;   /* bytes to peek at */
   __u32 length;
   __u32 worker;
   __u32 slab;
@@ -87,14 +87,14 @@ struct frame_reader_state {
   __u32 free_chunk; /* 1 + the first */
   __u32 slabs;
   __u32 command_head;
-  __u32 in_flight; /* requests */
-  __u32 announced; /* events since the last stop */
-  __u32 given;     /* something was given back in this step */
+  __u32 in_flight;    /* requests */
+  __u32 announced;    /* events since the last stop */
+  __u32 given;        /* something was given back in this step */
   __u32 with_process; /* places announced and not given back */
   __u32 looked;       /* nothing came of a look at what completed meanwhile */
-  __u32 gathered;  /* of `events` */
-  __u32 longest;   /* body there can be room for */
-  __u64 next_slab; /* while it is set up: where the next pool begins */
+  __u32 gathered;     /* of `events` */
+  __u32 longest;      /* body there can be room for */
+  __u64 next_slab;    /* while it is set up: where the next pool begins */
   struct frame_reader_totals totals;
   struct frame_reader_queue work;
   struct frame_reader_queue starved;
@@ -157,8 +157,8 @@ static __always_inline bool frame_reader_flush(
   return true;
 }
 
-/* That there is room for two events more, the most that one completion brings by
-   itself. */
+/* That there is room for two events more, the most that one completion brings
+   by itself. */
 static __always_inline bool frame_reader_has_room(
     const struct frame_reader_state* state) {
   return state->gathered + 2 <= FRAME_READER_BATCH;
@@ -184,8 +184,8 @@ static __always_inline void frame_reader_announce(
 }
 
 /* What the requests of a connection point to, as an address in the process. */
-static __always_inline __u64 frame_reader_desk_address(
-    const struct frame_reader_state* state, __u32 index) {
+static __always_inline __u64
+frame_reader_desk_address(const struct frame_reader_state* state, __u32 index) {
   return state->config.memory + offsetof(struct frame_reader_memory, desks) +
          index * sizeof(struct frame_reader_desk);
 }
@@ -203,8 +203,8 @@ static __always_inline void frame_reader_prep_vectors(
   desk->message[4] = 0;
   desk->message[5] = 0;
   io_uring_prep_recvmsg(
-      sqe, fd,
-      (void*)(address + offsetof(struct frame_reader_desk, message)), 0);
+      sqe, fd, (void*)(address + offsetof(struct frame_reader_desk, message)),
+      0);
 }
 
 /* A number of a frame's header, wherever that begins. */

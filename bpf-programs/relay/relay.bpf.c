@@ -159,9 +159,8 @@ static __always_inline void send_rest(struct io_uring* ring,
 
 // Tells one socket what became of the other: that no more will come, or, where
 // something failed, that it is of no use any longer.
-static __always_inline void pass_end(struct io_uring* ring,
-                                     struct state* state, struct direction* d,
-                                     __u32 index) {
+static __always_inline void pass_end(struct io_uring* ring, struct state* state,
+                                     struct direction* d, __u32 index) {
   struct io_uring_sqe* sqe = io_uring_get_sqe(ring);
 
   if (!sqe) return;
@@ -184,8 +183,7 @@ static __always_inline void go_on(struct io_uring* ring,
     else if (d->at_end || d->failed)
       pass_end(ring, state, d, index);
   }
-  if (!d->receiving && !d->at_end && !d->failed)
-    receive(ring, state, d, index);
+  if (!d->receiving && !d->at_end && !d->failed) receive(ring, state, d, index);
   publish(memory, d, index);
   if (!d->shut || d->sending || d->receiving) return;
   d->open = 0;
@@ -238,16 +236,17 @@ static __always_inline void take_pairs(struct io_uring* ring,
 
   if (tail == state->open_head) return;
   bpfgrant_for(n, 0, RELAY_PAIRS) {
-    __u32 pair = bpfgrant_read_once(
-                     memory->opened[state->open_head % RELAY_PAIRS]) %
-                 RELAY_PAIRS;
+    __u32 pair =
+        bpfgrant_read_once(memory->opened[state->open_head % RELAY_PAIRS]) %
+        RELAY_PAIRS;
     __s32 one = bpfgrant_read_once(memory->pairs[pair].fds[0]);
     __s32 other = bpfgrant_read_once(memory->pairs[pair].fds[1]);
 
     if (state->open_head == tail) break;
     state->open_head++;
     // One that is in use stays as it is.
-    if (state->directions[2 * pair].open || state->directions[2 * pair + 1].open)
+    if (state->directions[2 * pair].open ||
+        state->directions[2 * pair + 1].open)
       continue;
     open_direction(ring, memory, state, 2 * pair, one, other);
     open_direction(ring, memory, state, 2 * pair + 1, other, one);

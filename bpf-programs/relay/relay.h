@@ -27,9 +27,9 @@ struct relay_config {
 /* Written by the loop. */
 struct relay_direction {
   __u64 received;
-  __u64 sent;   /* less than `received` only if sending failed */
-  __s32 error;  /* errno of the first request that failed; 0: none did */
-  __u32 ended;  /* nothing more will move */
+  __u64 sent;  /* less than `received` only if sending failed */
+  __s32 error; /* errno of the first request that failed; 0: none did */
+  __u32 ended; /* nothing more will move */
 };
 
 struct relay_pair {

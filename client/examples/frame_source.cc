@@ -50,8 +50,8 @@ void FrameSource::Start() {
     const size_t whole = sizeof(frame_header) + length_;
     uint64_t left = frames_ * whole;
     for (size_t at = 0; left > 0;) {
-      const size_t piece = std::min(
-          {kWrite, block_.size() - at, static_cast<size_t>(left)});
+      const size_t piece =
+          std::min({kWrite, block_.size() - at, static_cast<size_t>(left)});
       const ssize_t sent =
           send(writer_.get(), block_.data() + at, piece, MSG_NOSIGNAL);
       if (sent < 0) break;
@@ -65,9 +65,9 @@ void FrameSource::Start() {
 bool FrameSource::Check(uint32_t worker, const std::byte* body,
                         uint32_t length) {
   const uint64_t i = checked_ % in_block_;
-  const std::byte* const expected =
-      block_.data() + i * (sizeof(frame_header) + length_) +
-      sizeof(frame_header);
+  const std::byte* const expected = block_.data() +
+                                    i * (sizeof(frame_header) + length_) +
+                                    sizeof(frame_header);
   if (worker != i % kWorkers || length != length_ ||
       std::memcmp(body, expected, length) != 0) {
     return false;

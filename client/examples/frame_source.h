@@ -36,8 +36,8 @@ class FrameSource {
  private:
   const uint64_t frames_;
   const uint32_t length_;
-  uint64_t in_block_;              // frames
-  std::vector<std::byte> block_;   // whole frames
+  uint64_t in_block_;             // frames
+  std::vector<std::byte> block_;  // whole frames
   UniqueFd reader_, writer_;
   uint64_t checked_ = 0;
   std::thread thread_;

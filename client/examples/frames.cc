@@ -163,8 +163,8 @@ class Own {
       io_uring_queue_exit(&ring_);
       return status;
     }
-    return absl::InternalError(absl::StrCat("io_uring: ",
-                                            std::strerror(-error)));
+    return absl::InternalError(
+        absl::StrCat("io_uring: ", std::strerror(-error)));
   }
 
  private:
@@ -196,7 +196,8 @@ class Own {
   absl::Status ReadBulk() {
     size_t start = 0, end = 0;
     int came;
-    while ((came = Receive(buffer_.data() + end, buffer_.size() - end, 0)) > 0) {
+    while ((came = Receive(buffer_.data() + end, buffer_.size() - end, 0)) >
+           0) {
       end += static_cast<size_t>(came);
       frame_header header;
       while (end - start >= sizeof(header)) {
@@ -247,12 +248,12 @@ absl::Status Run(Connection* connection, uint64_t frames, uint32_t length,
   const auto loop_time = Time(source, *approved);
   if (!loop_time.ok()) return loop_time.status();
   const Loop& loop = approved->loop();
-  std::printf("  by the approved loop, %s: %.2f s, %llu system calls\n",
-              loop.place() == Loop::Place::kKernel
-                  ? "in the kernel"
-                  : absl::StrCat("in the process (", loop.place_reason(), ")")
-                        .c_str(),
-              *loop_time, static_cast<unsigned long long>(loop.enters()));
+  std::printf(
+      "  by the approved loop, %s: %.2f s, %llu system calls\n",
+      loop.place() == Loop::Place::kKernel
+          ? "in the kernel"
+          : absl::StrCat("in the process (", loop.place_reason(), ")").c_str(),
+      *loop_time, static_cast<unsigned long long>(loop.enters()));
   for (const bool bulk : {false, true}) {
     FrameSource again(frames, length);
     Own own(again, bulk);

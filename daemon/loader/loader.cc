@@ -196,6 +196,11 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request,
                             std::vector<UniqueFd> session_maps) {
   const auto program = FindToLoad(request);
   if (!program.ok()) return SendRefusal(id, program.status());
+  if (!session_maps.empty() &&
+      session_maps.size() !=
+          static_cast<size_t>((*program)->entry.session_map_size())) {
+    return absl::InvalidArgumentError("a load with the wrong fds");
+  }
   const DaemonMaps maps{gates_.fd(), trace_.get()};
   auto instance =
       LoadInstance(**program, maps, request.gate_slot(), request.gate_nonce(),

@@ -154,7 +154,7 @@ static __always_inline int bpfgrant_wait(struct bpfgrant_loop* loop,
   static type bpfgrant_own_state __attribute__((used))
 #define bpfgrant_state(loop, type) (&bpfgrant_own_state)
 
-// The map `shared` of the manifest: an array of one `type`, declared with
+// The map `shared_state` of the manifest: an array of one `type`, declared with
 // BPFGRANT_SHARED(type) at file scope.
 #define BPFGRANT_SHARED(what)             \
   struct {                                \
@@ -162,11 +162,11 @@ static __always_inline int bpfgrant_wait(struct bpfgrant_loop* loop,
     __uint(max_entries, 1);               \
     __type(key, __u32);                   \
     __type(value, what);                  \
-  } shared SEC(".maps")
+  } shared_state SEC(".maps")
 #define bpfgrant_shared(loop, type)                    \
   ({                                                   \
     __u32 zero_ = 0;                                   \
-    (type*)bpf_map_lookup_elem(&shared, &zero_);       \
+    (type*)bpf_map_lookup_elem(&shared_state, &zero_);       \
   })
 
 // The map `events` of the manifest, a ring buffer.

@@ -72,7 +72,8 @@
  * BPFGRANT_SHARED(type)                 at file scope, once
  * type *bpfgrant_shared(loop, type)
  *     State that all loops of one session with this program share: the map
- *     `shared`, for which the manifest says SCOPE_SESSION. May be null. Several
+ *     `shared_state`, for which the manifest says SCOPE_SESSION. May be null.
+ *     Several
  *     rings and threads use it at once: use atomics.
  *
  * BPFGRANT_EVENTS(bytes)                at file scope, once

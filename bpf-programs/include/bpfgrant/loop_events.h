@@ -50,7 +50,8 @@ static inline void bpfgrant_events_empty(void* consumer, int fd) {
   __u64 count;
 
   if (!__atomic_exchange_n(&own->signalled, 0, __ATOMIC_SEQ_CST)) return;
-  /* Where the producer has yet to write, the fd will be readable for nothing. */
+  /* Where the producer has yet to write, the fd will be readable for nothing.
+   */
   if (read(fd, &count, sizeof(count)) != (ssize_t)sizeof(count)) return;
 }
 

@@ -9,18 +9,20 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/bench/loops/frames_loop.h"
 #include "tests/bench/loops/measure.h"
+#include "tests/bench/loops/settle.h"
 
 namespace bpfgrant::bench {
 namespace {
 
 constexpr int kRounds = 5;
 // What a turn reads, about.
-constexpr uint64_t kBytes = 4 << 20;
+constexpr uint64_t kBytes = 2 << 20;
 constexpr uint64_t kMostFrames = 20'000;
 
 // The sending sides: frames of one length, written while nobody looks at the
@@ -30,7 +32,8 @@ class Senders {
   Senders(uint32_t connections, uint32_t length) : frame_(8 + length) {
     for (uint32_t i = 0; i < connections; ++i) {
       int pair[2];
-      if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) abort();
+      if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        abort();
       const int bytes = 1 << 20;
       setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
       ours_.push_back(pair[0]);
@@ -65,8 +68,7 @@ class Senders {
       const uint64_t share = std::max<uint64_t>(frames / theirs_.size(), 1);
       for (uint64_t sent = 0; sent < share;) {
         const size_t left = (share - sent) * frame_;
-        const size_t bytes =
-            std::min(block_.size(), left / frame_ * frame_);
+        const size_t bytes = std::min(block_.size(), left / frame_ * frame_);
         if (bytes > room && sent != 0) break;
         room -= std::min(room, bytes);
         if (write(fd, block_.data(), bytes) != static_cast<ssize_t>(bytes))
@@ -109,14 +111,10 @@ class Entry {
     Spent spent;
     spent.enters -= reader_.enters();
     spent.copied -= reader_.copied();
-    while (spent.jobs < frames_) {
-      const uint64_t filled =
-          backlog_ ? senders_.Fill(frames_ - spent.jobs) : senders_.FillOne();
-      const Stopwatch stopwatch;
-      reader_.Run(reader_.sink().frames + filled);
-      spent.seconds += stopwatch.seconds();
-      spent.switches += stopwatch.switches();
-      spent.jobs += filled;
+    if (backlog_) {
+      Backlog(spent);
+    } else {
+      InTurns(spent);
     }
     spent.enters += reader_.enters();
     spent.copied += reader_.copied();
@@ -124,6 +122,45 @@ class Entry {
   }
 
  private:
+  // What is there is read on the clock.
+  void Backlog(Spent& spent) {
+    while (spent.jobs < frames_) {
+      const uint64_t filled = senders_.Fill(frames_ - spent.jobs);
+      const Stopwatch stopwatch;
+      reader_.Run(reader_.sink().frames + filled);
+      spent.seconds += stopwatch.seconds();
+      spent.switches += stopwatch.switches();
+      spent.jobs += filled;
+    }
+  }
+
+  // A thread sends a frame to each connection when the last ones were read: the
+  // reader sleeps in between. The sender is on the clock, too.
+  void InTurns(Spent& spent) {
+    const OneProcessor one;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) abort();
+    const uint64_t turns = frames_ / senders_.sockets().size();
+    std::thread sender([&] {
+      char byte;
+      for (uint64_t i = 0; i < turns; ++i) {
+        senders_.FillOne();
+        if (read(pair[1], &byte, 1) != 1) abort();
+      }
+    });
+    const Stopwatch stopwatch;
+    for (uint64_t i = 0; i < turns; ++i) {
+      reader_.Run(reader_.sink().frames + senders_.sockets().size());
+      spent.jobs += senders_.sockets().size();
+      if (write(pair[0], "", 1) != 1) abort();
+    }
+    spent.seconds = stopwatch.seconds();
+    spent.switches = stopwatch.switches();
+    sender.join();
+    close(pair[0]);
+    close(pair[1]);
+  }
+
   const bool backlog_;
   const uint64_t frames_;
   Senders senders_;
@@ -140,8 +177,8 @@ void BenchOne(Connection* connection, bool backlog, uint32_t connections,
                    backlog ? "a backlog" : "one at a time"),
       "by hand: header, then body");
   const auto by_hand = [&](const char* name, HandReader::Way way) {
-    auto entry = std::make_shared<Entry<HandReader>>(backlog, connections,
-                                                     length, frames, way);
+    auto entry = std::make_shared<Entry<HandReader>>(
+        backlog, connections, length, frames, way, length);
     contest.Add(absl::StrCat("by hand: ", name),
                 [entry] { return entry->Turn(); });
   };
@@ -149,7 +186,8 @@ void BenchOne(Connection* connection, bool backlog, uint32_t connections,
                         frame_reader_mode mode) {
     auto entry = std::make_shared<Entry<LoopReader>>(
         backlog, connections, length, frames, where, mode, length);
-    contest.Add(absl::StrCat("loop, ", name), [entry] { return entry->Turn(); });
+    contest.Add(absl::StrCat("loop, ", name),
+                [entry] { return entry->Turn(); });
   };
   by_hand("header, then body", HandReader::Way::kHeaderThenBody);
   by_hand("body with next header", HandReader::Way::kBodyAndHeader);
@@ -162,6 +200,7 @@ void BenchOne(Connection* connection, bool backlog, uint32_t connections,
   }
   loop("process, direct", nullptr, FRAME_READER_DIRECT);
   loop("process, bulk", nullptr, FRAME_READER_BULK);
+  Settle(connection);
   contest.Run(kRounds);
 }
 
@@ -170,8 +209,8 @@ void BenchOne(Connection* connection, bool backlog, uint32_t connections,
 void BenchFrames(Connection* connection) {
   for (const uint32_t connections : {1u, 16u}) {
     for (const bool backlog : {true, false}) {
-      for (const uint32_t length : {16u, 64u, 256u, 1024u, 4096u, 16384u,
-                                    65536u}) {
+      for (const uint32_t length :
+           {16u, 64u, 256u, 1024u, 4096u, 16384u, 65536u}) {
         BenchOne(connection, backlog, connections, length);
       }
     }

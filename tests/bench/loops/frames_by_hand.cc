@@ -21,8 +21,11 @@ void Check(int result, const char* what) {
 
 }  // namespace
 
-HandReader::HandReader(Way way, const std::vector<int>& sockets)
-    : way_(way), streams_(sockets.size()) {
+HandReader::HandReader(Way way, uint32_t length,
+                       const std::vector<int>& sockets)
+    : way_(way),
+      streams_(sockets.size()),
+      slabs_(kWorkers, length, SlabsFor(length) + sockets.size()) {
   io_uring_params parameters{};
   parameters.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                      IORING_SETUP_CQSIZE;
@@ -35,7 +38,6 @@ HandReader::HandReader(Way way, const std::vector<int>& sockets)
   if (way_ == Way::kBulkMultishot) SetUpBuffers();
   for (uint32_t i = 0; i < streams_.size(); ++i) {
     Stream& stream = streams_[i];
-    stream.own = std::make_unique<std::byte[]>(kLongest);
     if (way_ == Way::kBulkCopyOut || way_ == Way::kBulkInPlace) {
       stream.staging = std::make_unique<std::byte[]>(kStaging);
     }
@@ -50,8 +52,9 @@ HandReader::~HandReader() {
 
 void HandReader::SetUpBuffers() {
   provided_.resize(kProvided * kProvidedBytes);
-  void* memory = mmap(nullptr, kProvided * sizeof(io_uring_buf),
-                      PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory =
+      mmap(nullptr, kProvided * sizeof(io_uring_buf), PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   buffers_ = static_cast<io_uring_buf_ring*>(memory);
   io_uring_buf_reg registration{};
   registration.ring_addr = reinterpret_cast<uintptr_t>(memory);
@@ -120,9 +123,7 @@ void HandReader::Ask(uint32_t index) {
 void HandReader::BeginBody(Stream& stream) {
   stream.in_body = true;
   stream.have = 0;
-  // A slab of its worker's; with several streams, bodies are under way at once.
-  stream.slab = streams_.size() == 1 ? slabs_.Of(stream.header.worker)
-                                     : stream.own.get();
+  stream.slab = slabs_.Of(stream.header.worker);
 }
 
 void HandReader::Came(uint32_t index, uint32_t bytes) {

@@ -7,6 +7,7 @@
 
 #include <liburing.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -36,32 +37,42 @@ struct FrameSink {
   }
 };
 
-// Slabs of one size for each worker. A body is done with when the sink returns,
-// so one is enough.
+// Slabs of one size for each worker, in turn: whoever gets a body keeps it for
+// a while, so the next one needs another. As many as the loop has.
 class HandSlabs {
  public:
-  HandSlabs(uint32_t workers, size_t bytes)
-      : bytes_(bytes), memory_(workers * bytes) {}
-  std::byte* Of(uint32_t worker) { return memory_.data() + worker * bytes_; }
+  HandSlabs(uint32_t workers, size_t bytes, uint32_t count)
+      : bytes_(bytes), count_(count), memory_(workers * count * bytes) {}
+  std::byte* Of(uint32_t worker) {
+    return memory_.data() + (worker * count_ + next_++ % count_) * bytes_;
+  }
 
  private:
   size_t bytes_;
+  uint32_t count_;
+  uint32_t next_ = 0;
   std::vector<std::byte> memory_;
 };
+
+// Slabs of each worker for bodies of so many bytes, in all ways of reading.
+inline uint32_t SlabsFor(size_t bytes) {
+  return std::clamp<uint32_t>((256 << 10) / bytes, 4, 128);
+}
 
 class HandReader {
  public:
   enum class Way {
-    kHeaderThenBody,   // two requests for each frame
-    kBodyAndHeader,    // one: a body, and the next header (readv)
-    kBulkCopyOut,      // as much as there is, bodies copied to slabs
-    kBulkMultishot,    // the same, with multishot and provided buffers
-    kBulkInPlace,      // as much as there is, bodies left where they came
+    kHeaderThenBody,  // two requests for each frame
+    kBodyAndHeader,   // one: a body, and the next header (readv)
+    kBulkCopyOut,     // as much as there is, bodies copied to slabs
+    kBulkMultishot,   // the same, with multishot and provided buffers
+    kBulkInPlace,     // as much as there is, bodies left where they came
   };
   static constexpr uint32_t kWorkers = 4;
   static constexpr size_t kLongest = 64 << 10;
 
-  HandReader(Way way, const std::vector<int>& sockets);
+  // Bodies of at most `length` bytes.
+  HandReader(Way way, uint32_t length, const std::vector<int>& sockets);
   ~HandReader();
   HandReader(const HandReader&) = delete;
   HandReader& operator=(const HandReader&) = delete;
@@ -84,7 +95,6 @@ class HandReader {
     bool in_body = false;
     std::byte* slab = nullptr;
     iovec vectors[2] = {};
-    std::unique_ptr<std::byte[]> own;      // what a body under way is kept in
     std::unique_ptr<std::byte[]> staging;  // bulk
     size_t start = 0;
     size_t end = 0;
@@ -103,7 +113,7 @@ class HandReader {
   io_uring ring_{};
   std::vector<Stream> streams_;
   FrameSink sink_;
-  HandSlabs slabs_{kWorkers, kLongest};
+  HandSlabs slabs_;
   std::vector<std::byte> provided_;
   io_uring_buf_ring* buffers_ = nullptr;
   uint64_t enters_ = 0;

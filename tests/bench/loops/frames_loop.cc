@@ -52,7 +52,7 @@ void LoopReader::Configure(frame_reader_mode mode, uint32_t length) {
   config.mode = mode;
   config.flags = FRAME_READER_FIXED_FILES;
   config.workers = HandReader::kWorkers;
-  config.stop_after = 256;
+  config.stop_after = 128;
   config.chunk_bytes = 256 << 10;
   config.memory = reinterpret_cast<uintptr_t>(memory_);
   static constexpr uint32_t kBytes[] = {64, 512, 4096, 16384, 65536};
@@ -61,9 +61,7 @@ void LoopReader::Configure(frame_reader_mode mode, uint32_t length) {
     const uint32_t i = config.classes++;
     const bool used = length == 0 || (length > least && length <= bytes);
     config.class_bytes[i] = bytes + kHeader;
-    // As many as a run announces, or what a cache holds.
-    config.class_slabs[i] =
-        used ? std::clamp<uint32_t>((512 << 10) / bytes, 4, 256) : 1;
+    config.class_slabs[i] = used ? SlabsFor(bytes) : 1;
     least = bytes;
   }
   slabs_.resize(config.workers * frame_reader_worker_bytes(&config));

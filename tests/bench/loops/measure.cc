@@ -30,6 +30,20 @@ Stopwatch::Stopwatch() : begun_(Now()), switches_(Switches()) {}
 double Stopwatch::seconds() const { return Now() - begun_; }
 uint64_t Stopwatch::switches() const { return Switches() - switches_; }
 
+OneProcessor::OneProcessor() {
+  sched_getaffinity(0, sizeof(before_), &before_);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu) {
+    if (CPU_ISSET(cpu, &before_)) CPU_SET(cpu, &one);
+  }
+  sched_setaffinity(0, sizeof(one), &one);
+}
+
+OneProcessor::~OneProcessor() {
+  sched_setaffinity(0, sizeof(before_), &before_);
+}
+
 void Contest::Run(int rounds) {
   for (int round = 0; round < rounds; ++round) {
     for (Contestant& contestant : contestants_) {

@@ -4,6 +4,8 @@
 #ifndef TESTS_BENCH_LOOPS_MEASURE_H_
 #define TESTS_BENCH_LOOPS_MEASURE_H_
 
+#include <sched.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -30,6 +32,19 @@ class Stopwatch {
  private:
   double begun_;
   uint64_t switches_;
+};
+
+// While it exists this thread, and those that it begins, share one processor:
+// then what takes turns is measured, and not how processors wake each other.
+class OneProcessor {
+ public:
+  OneProcessor();
+  ~OneProcessor();
+  OneProcessor(const OneProcessor&) = delete;
+  OneProcessor& operator=(const OneProcessor&) = delete;
+
+ private:
+  cpu_set_t before_;
 };
 
 class Contest {

@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +20,7 @@
 #include "client/bpfgrant/loop.h"
 #include "relay.h"
 #include "tests/bench/loops/measure.h"
+#include "tests/bench/loops/settle.h"
 
 BPFGRANT_NATIVE_LOOP(relay);
 
@@ -25,8 +28,8 @@ namespace bpfgrant::bench {
 namespace {
 
 constexpr int kRounds = 5;
-constexpr uint64_t kMessages = 4'000;
-constexpr uint64_t kBytes = 8 << 20;
+constexpr uint64_t kMessages = 2'000;
+constexpr uint64_t kBytes = 4 << 20;
 
 void Check(int result, const char* what) {
   if (result >= 0) return;
@@ -37,7 +40,7 @@ void Check(int result, const char* what) {
 // By hand: receives and sends are one ring's, a direction has one buffer.
 class HandRelay {
  public:
-  explicit HandRelay(const std::vector<int>& sockets)
+  HandRelay(Connection*, const std::vector<int>& sockets)
       : directions_(sockets.size()) {
     io_uring_params parameters{};
     parameters.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
@@ -57,9 +60,9 @@ class HandRelay {
   HandRelay(const HandRelay&) = delete;
   HandRelay& operator=(const HandRelay&) = delete;
 
-  // Until so many bytes more were sent.
-  void Run(uint64_t bytes) {
-    for (const uint64_t end = sent_ + bytes; sent_ < end;) {
+  // Until a socket comes to its end.
+  void Serve() {
+    while (!ended_) {
       ++enters_;
       Check(io_uring_submit_and_wait(&ring_, 1), "io_uring_submit_and_wait");
       unsigned head = 0;
@@ -86,13 +89,16 @@ class HandRelay {
 
   void Came(uint32_t index, bool was_send, uint32_t bytes) {
     Direction& direction = directions_[index];
+    if (bytes == 0) {
+      ended_ = true;
+      return;
+    }
     if (!was_send) {
       direction.length = bytes;
       direction.sent = 0;
       direction.drained = bytes < RELAY_BUFFER;
     } else {
       direction.sent += bytes;
-      sent_ += bytes;
     }
     if (direction.sent < direction.length) {
       Send(index);
@@ -120,7 +126,7 @@ class HandRelay {
 
   io_uring ring_{};
   std::vector<Direction> directions_;
-  uint64_t sent_ = 0;
+  bool ended_ = false;
   uint64_t enters_ = 0;
 };
 
@@ -128,17 +134,16 @@ class LoopRelay {
  public:
   LoopRelay(Connection* connection, const std::vector<int>& sockets) {
     auto loop = Loop::Create(
-        connection,
-        {.program = "relay",
-         .interface = RELAY_INTERFACE,
-         .interface_hash = RELAY_INTERFACE_HASH,
-         .where = connection != nullptr ? Loop::Where::kKernelOnly
-                                        : Loop::Where::kProcessOnly,
-         .native = &bpfgrant_native_relay,
-         .sq_entries = 256,
-         .cq_entries = 512,
-         .memory_bytes = sizeof(relay_memory),
-         .files = sockets});
+        connection, {.program = "relay",
+                     .interface = RELAY_INTERFACE,
+                     .interface_hash = RELAY_INTERFACE_HASH,
+                     .where = connection != nullptr ? Loop::Where::kKernelOnly
+                                                    : Loop::Where::kProcessOnly,
+                     .native = &bpfgrant_native_relay,
+                     .sq_entries = 256,
+                     .cq_entries = 512,
+                     .memory_bytes = sizeof(relay_memory),
+                     .files = sockets});
     if (!loop.ok()) {
       std::fprintf(stderr, "relay: %s\n", loop.status().ToString().c_str());
       std::abort();
@@ -147,100 +152,98 @@ class LoopRelay {
     memory_ = loop_->memory_as<relay_memory>();
     memory_->config.memory = reinterpret_cast<uintptr_t>(memory_);
     memory_->config.flags = RELAY_FIXED_FILES;
-    pairs_ = static_cast<uint32_t>(sockets.size() / 2);
-    for (uint32_t i = 0; i < pairs_; ++i)
+    for (uint32_t i = 0; i < sockets.size() / 2; ++i)
       relay_open(memory_, i, 2 * i, 2 * i + 1);
-    loop_->Run({.wait = false}).IgnoreError();
   }
 
-  void Run(uint64_t bytes) {
-    for (const uint64_t end = Sent() + bytes; Sent() < end;) {
-      const auto stop = loop_->Run({.wait = false});
-      if (!stop.ok() || stop->why != BPFGRANT_STOP_IDLE) std::abort();
+  // Until all pairs have ended.
+  void Serve() {
+    for (;;) {
+      const auto stop = loop_->Run({});
+      if (!stop.ok()) std::abort();
+      if (stop->why == BPFGRANT_STOP_DONE) return;
     }
   }
   uint64_t enters() const { return loop_->enters(); }
 
  private:
-  uint64_t Sent() const {
-    uint64_t sent = 0;
-    for (uint32_t i = 0; i < pairs_; ++i)
-      sent += bpfgrant_read_once(memory_->pairs[i].directions[0].sent);
-    return sent;
-  }
-
   std::optional<Loop> loop_;
   relay_memory* memory_ = nullptr;
-  uint32_t pairs_ = 0;
 };
 
-// Messages at one end of each pair, relayed on the clock, read at the other.
+// A thread that relays, and messages at one end of each pair that are read at
+// the other. All of it is on the clock.
 template <typename Relay>
 class Entry {
  public:
-  template <typename... Arguments>
-  Entry(uint32_t pairs, uint32_t length, Arguments... arguments)
+  Entry(uint32_t pairs, uint32_t length, Connection* connection)
       : message_(length), buffer_(1 << 20) {
-    for (uint32_t i = 0; i < pairs; ++i) {
-      for (std::vector<int>* ends : {&near_, &far_}) {
-        int pair[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-          abort();
-        const int bytes = 1 << 20;
-        for (const int fd : pair)
-          setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-        ends->push_back(pair[0]);
-        relayed_.push_back(pair[1]);
-      }
+    for (uint32_t i = 0; i < 2 * pairs; ++i) {
+      int pair[2];
+      if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        abort();
+      const int bytes = 1 << 20;
+      for (const int fd : pair)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+      ends_.push_back(pair[0]);
+      relayed_.push_back(pair[1]);
     }
-    relay_.emplace(arguments..., relayed_);
+    const OneProcessor one;
+    thread_ = std::thread([this, connection] {
+      Relay relay(connection, relayed_);
+      relay_.store(&relay);
+      relay.Serve();
+    });
+    while (relay_.load() == nullptr) std::this_thread::yield();
   }
   ~Entry() {
-    relay_.reset();
-    for (const auto* fds : {&near_, &far_, &relayed_}) {
-      for (const int fd : *fds) close(fd);
-    }
+    for (const int fd : ends_) close(fd);
+    thread_.join();
+    for (const int fd : relayed_) close(fd);
   }
 
   Spent Turn() {
+    const OneProcessor one;
     Spent spent;
-    spent.enters -= relay_->enters();
-    const uint64_t messages = std::clamp<uint64_t>(
-        kBytes / message_.size(), 16, kMessages);
+    const uint64_t enters = relay_.load()->enters();
+    const uint64_t messages =
+        std::clamp<uint64_t>(kBytes / message_.size(), 16, kMessages);
+    const Stopwatch stopwatch;
     while (spent.jobs < messages) {
-      for (const int fd : near_) {
-        if (write(fd, message_.data(), message_.size()) !=
-            static_cast<ssize_t>(message_.size()))
-          abort();
-      }
-      const Stopwatch stopwatch;
-      relay_->Run(message_.size() * near_.size());
-      spent.seconds += stopwatch.seconds();
-      spent.switches += stopwatch.switches();
-      spent.jobs += near_.size();
-      for (const int fd : far_) {
-        for (size_t left = message_.size(); left > 0;) {
-          const ssize_t came = read(fd, buffer_.data(), buffer_.size());
-          if (came <= 0) abort();
-          left -= static_cast<size_t>(came);
-        }
-      }
+      for (size_t i = 0; i < ends_.size(); i += 2) Write(ends_[i]);
+      for (size_t i = 1; i < ends_.size(); i += 2) Read(ends_[i]);
+      spent.jobs += ends_.size() / 2;
     }
-    spent.enters += relay_->enters();
+    spent.seconds = stopwatch.seconds();
+    spent.switches = stopwatch.switches();
+    spent.enters = relay_.load()->enters() - enters;
     return spent;
   }
 
  private:
-  std::vector<int> near_, far_, relayed_;
+  void Write(int fd) {
+    const auto length = static_cast<ssize_t>(message_.size());
+    if (write(fd, message_.data(), message_.size()) != length) abort();
+  }
+  void Read(int fd) {
+    for (size_t left = message_.size(); left > 0;) {
+      const ssize_t came = read(fd, buffer_.data(), buffer_.size());
+      if (came <= 0) abort();
+      left -= static_cast<size_t>(came);
+    }
+  }
+
+  std::vector<int> ends_, relayed_;
   std::vector<std::byte> message_, buffer_;
-  std::optional<Relay> relay_;
+  std::atomic<Relay*> relay_{nullptr};
+  std::thread thread_;
 };
 
 void BenchOne(Connection* connection, uint32_t pairs, uint32_t length) {
   Contest contest(absl::StrCat("relayed messages of ", length, " bytes, ",
                                pairs, pairs == 1 ? " pair" : " pairs"),
                   "by hand");
-  const auto hand = std::make_shared<Entry<HandRelay>>(pairs, length);
+  const auto hand = std::make_shared<Entry<HandRelay>>(pairs, length, nullptr);
   contest.Add("by hand", [hand] { return hand->Turn(); });
   const auto loop = [&](const char* name, Connection* where) {
     auto entry = std::make_shared<Entry<LoopRelay>>(pairs, length, where);
@@ -248,6 +251,7 @@ void BenchOne(Connection* connection, uint32_t pairs, uint32_t length) {
   };
   if (connection != nullptr) loop("loop, kernel", connection);
   loop("loop, process", nullptr);
+  Settle(connection);
   contest.Run(kRounds);
 }
 
@@ -255,8 +259,8 @@ void BenchOne(Connection* connection, uint32_t pairs, uint32_t length) {
 
 void BenchRelay(Connection* connection) {
   for (const uint32_t pairs : {1u, 16u}) {
-    for (const uint32_t length : {16u, 64u, 256u, 1024u, 4096u, 16384u, 65536u,
-                                  196608u}) {
+    for (const uint32_t length :
+         {16u, 64u, 256u, 1024u, 4096u, 16384u, 65536u, 196608u}) {
       BenchOne(connection, pairs, length);
     }
   }

@@ -218,11 +218,15 @@ TEST_F(LoopAdmissionTest, IsAvailableWhereTheKernelHasLoops) {
       << RefusalFor(*program);
 }
 
-TEST_F(LoopAdmissionTest, TheVerifierRefusesAStoreToTheGate) {
+// By its name, the one way to it: libbpf before 1.5 cannot link such an object,
+// and where it can, the verifier sees a store to a map that is read-only.
+TEST_F(LoopAdmissionTest, AStoreToTheGateIsRefused) {
   REQUIRE_BPF();
   BPFGRANT_REQUIRE_KERNEL(test::KernelHasLoops(), "io_uring loops");
   const auto program = Admit("writes_gate");
-  EXPECT_EQ(ReasonFor(*program), v1::REASON_VERIFIER) << RefusalFor(*program);
+  EXPECT_THAT(ReasonFor(*program),
+              ::testing::AnyOf(v1::REASON_FILE_INVALID, v1::REASON_VERIFIER))
+      << RefusalFor(*program);
 }
 
 TEST_F(LoopAdmissionTest, ALoopWithoutAStepIsRefused) {

@@ -140,7 +140,7 @@ void FrameReaderTest::Connect(uint32_t number, std::optional<int> fd) {
     fd = pair[0];
   }
   ASSERT_TRUE(frame_reader_tell(memory_, FRAME_READER_OPEN, number,
-                                   static_cast<uint32_t>(*fd)));
+                                static_cast<uint32_t>(*fd)));
 }
 
 size_t FrameReaderTest::Send(uint32_t number, const std::string& bytes,
@@ -154,9 +154,9 @@ size_t FrameReaderTest::Send(uint32_t number, const std::string& bytes,
 }
 
 Loop::Stop FrameReaderTest::RunOnce(bool wait) {
-  auto stop = loop_->Run({.deadline = std::chrono::steady_clock::now() +
-                                      std::chrono::seconds(60),
-                          .wait = wait});
+  auto stop = loop_->Run(
+      {.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60),
+       .wait = wait});
   EXPECT_TRUE(stop.ok()) << stop.status();
   if (!stop.ok()) return {};
   EXPECT_EQ(stop->cause, Loop::Stop::Cause::kLoop) << Loop::Describe(*stop);

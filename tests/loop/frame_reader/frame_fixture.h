@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "client/bpfgrant/loop.h"
 #include "bpfgrant/programs/frame_reader.h"
+#include "client/bpfgrant/loop.h"
 #include "proto/wire/unique_fd.h"
 #include "tests/loop/place.h"
 // Behind the generated one.

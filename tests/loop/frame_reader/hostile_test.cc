@@ -52,8 +52,8 @@ class HostileTest : public FrameReaderTest {
     for (uint32_t number = 0; Clock::now() < end && !HasFailure(); ++number) {
       Reopen(number % kConnections, stream);
       const auto before = Clock::now();
-      auto stop = loop().Run(
-          {.deadline = before + std::chrono::milliseconds(50)});
+      auto stop =
+          loop().Run({.deadline = before + std::chrono::milliseconds(50)});
       ASSERT_TRUE(stop.ok()) << stop.status();
       ASSERT_LT(Clock::now() - before, std::chrono::seconds(20));
       Drain();
@@ -62,8 +62,7 @@ class HostileTest : public FrameReaderTest {
 
   // All that is wrong with the events is that they are wrong.
   void Drain() {
-    ASSERT_TRUE(
-        events().Consume([](absl::Span<const std::byte>) {}).ok());
+    ASSERT_TRUE(events().Consume([](absl::Span<const std::byte>) {}).ok());
     for (uint32_t place = 0; place < 700; ++place)
       frame_reader_tell(&memory(), FRAME_READER_GIVE, 1, place);
     for (uint32_t chunk = 0; chunk < 16; ++chunk)
@@ -81,7 +80,8 @@ class HostileTest : public FrameReaderTest {
   void ExpectWorks() {
     for (uint32_t i = 0; i < kConnections; ++i) Close(i);
     for (int i = 0; i < 5; ++i) {
-      loop().Run({.deadline = Clock::now() + std::chrono::milliseconds(50)})
+      loop()
+          .Run({.deadline = Clock::now() + std::chrono::milliseconds(50)})
           .IgnoreError();
       Drain();
     }

@@ -198,8 +198,8 @@ TEST_P(SlabTest, WhatIsGivenBackTwiceOrNeverTakenCountsOnce) {
   ASSERT_NO_FATAL_FAILURE(Open(Config(FRAME_READER_DIRECT)));
   Connect(0);
   hold_ = true;
-  for (const uint32_t place : {0u, 0u, 5u, kOfWorker * kWorkers, 4095u, 4096u,
-                               ~0u}) {
+  for (const uint32_t place :
+       {0u, 0u, 5u, kOfWorker * kWorkers, 4095u, 4096u, ~0u}) {
     ASSERT_TRUE(frame_reader_tell(&memory(), FRAME_READER_GIVE, 1, place));
   }
   std::string stream;

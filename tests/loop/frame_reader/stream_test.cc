@@ -105,8 +105,8 @@ std::string RandomStream(std::mt19937& random, size_t bytes) {
   std::string stream;
   uint32_t seed = random();
   while (stream.size() < bytes) {
-    static constexpr uint32_t kLimits[] = {0, 1, 16, 100, 600, 4200, 20000,
-                                           65536};
+    static constexpr uint32_t kLimits[] = {0,   1,    16,    100,
+                                           600, 4200, 20000, 65536};
     // Runs of the same kind, so that it settles on one way now and then.
     const uint32_t limit = kLimits[random() % 8];
     for (uint32_t n = 1 + random() % 40; n > 0 && stream.size() < bytes; --n) {

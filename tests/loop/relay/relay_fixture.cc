@@ -70,8 +70,7 @@ void RelayTest::Open(Loop::Options options, uint32_t flags) {
 void RelayTest::Connect(uint32_t number, Ends (*make)()) {
   Ends near = make();
   Ends far = make();
-  ASSERT_TRUE(
-      relay_open(memory_, number, near.other.get(), far.other.get()));
+  ASSERT_TRUE(relay_open(memory_, number, near.other.get(), far.other.get()));
   near_[number] = std::move(near.one);
   far_[number] = std::move(far.one);
   relayed_[number] = {std::move(near.other), std::move(far.other)};

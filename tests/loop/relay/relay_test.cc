@@ -140,9 +140,9 @@ TEST_P(RelayTest, Reset) {
     Connect(0, make);
     Exchange(Near(0), Far(0), "hello", "hello");
     const linger at_once = {1, 0};
-    ASSERT_EQ(setsockopt(Near(0), SOL_SOCKET, SO_LINGER, &at_once,
-                         sizeof(at_once)),
-              0);
+    ASSERT_EQ(
+        setsockopt(Near(0), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)),
+        0);
     // A Unix socket resets if it is closed with something unread.
     Send(Far(0), "unread");
     Pump();
@@ -227,8 +227,8 @@ TEST_P(RelayTest, WhatIsNoSocket) {
 TEST_P(RelayTest, RegisteredFiles) {
   BPFGRANT_IN_PLACE();
   Ends near = MakeUnix(), far = MakeUnix();
-  ASSERT_NO_FATAL_FAILURE(Open({.files = {near.other.get(), far.other.get()}},
-                               RELAY_FIXED_FILES));
+  ASSERT_NO_FATAL_FAILURE(
+      Open({.files = {near.other.get(), far.other.get()}}, RELAY_FIXED_FILES));
   ASSERT_TRUE(relay_open(&memory(), 0, 0, 1));
   Exchange(near.one.get(), far.one.get(), Bytes(100'000, 1), Bytes(99, 2));
 }
