@@ -73,8 +73,7 @@
  * type *bpfgrant_shared(loop, type)
  *     State that all loops of one session with this program share: the map
  *     `shared_state`, for which the manifest says SCOPE_SESSION. May be null.
- *     Several
- *     rings and threads use it at once: use atomics.
+ *     Several rings and threads use it at once: use atomics.
  *
  * BPFGRANT_EVENTS(bytes)                at file scope, once
  * bool bpfgrant_emit(loop, data, size, flags)
