@@ -1,6 +1,7 @@
 #include "client/loop_workers.h"
 
 #include <liburing.h>
+#include <sys/eventfd.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -22,8 +23,12 @@ absl::Status StartWorkers() {
   const absl::Cleanup exit = [&ring] { io_uring_queue_exit(&ring); };
   absl::StatusOr<UniqueFd> event = MakeEventFd();
   if (!event.ok()) return event.status();
-  // A request that workers do, of each kind; neither blocks.
-  uint64_t count;
+  // A request for a worker of each kind; neither has anything to wait for.
+  uint64_t count = 1;
+  if (eventfd_write(event->get(), count) < 0) {
+    return absl::InternalError(
+        absl::StrCat("eventfd_write: ", std::strerror(errno)));
+  }
   io_uring_sqe* sqe = io_uring_get_sqe(&ring);
   io_uring_prep_nop(sqe);
   sqe->flags |= IOSQE_ASYNC;
@@ -35,11 +40,11 @@ absl::Status StartWorkers() {
   while (error >= 0 && left > 0) {
     io_uring_cqe* cqe;
     error = io_uring_wait_cqe(&ring, &cqe);
-    if (error == -EINTR)
-      error = 0;
-    else if (error == 0) {
+    if (error == 0) {
       io_uring_cqe_seen(&ring, cqe);
       --left;
+    } else if (error == -EINTR) {
+      error = 0;
     }
   }
   if (error >= 0) return absl::OkStatus();

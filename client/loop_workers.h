@@ -8,8 +8,9 @@
 namespace bpfgrant {
 
 // Has the kernel start the calling thread's first worker of each kind (for
-// regular files, and for what can block without end), and returns when they are
-// idle. They stay: the last one of a kind does not end before the thread.
+// regular files, and for what can block without end), and returns when each has
+// done something. They stay: the last one of a kind does not end before the
+// thread.
 //
 // Otherwise the first request of a loop that cannot be done at once would start
 // one from within the BPF program, whose state Linux 7.2 passes on: the worker

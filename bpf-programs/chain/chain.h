@@ -86,7 +86,7 @@ struct chain_rule {
 
 struct chain_template {
   __u8 opcode;    /* enum io_uring_op */
-  __u8 sqe_flags; /* IOSQE_FIXED_FILE, IOSQE_ASYNC */
+  __u8 sqe_flags; /* IOSQE_FIXED_FILE, or 0 */
   __u16 buffer;   /* of READ_FIXED and WRITE_FIXED: a registered buffer */
   __u32 op_flags; /* rw_flags, open_flags, msg_flags, ...: the opcode's */
   struct chain_operand parts[CHAIN_PARTS]; /* by enum chain_part */

@@ -49,8 +49,7 @@ chain_check_opcode(const struct chain_template* text) {
   const struct chain_operand* length = &text->parts[CHAIN_LENGTH];
 
   if (!(bit & CHAIN_OPCODES)) return CHAIN_BAD_OPCODE;
-  if (text->sqe_flags & ~(IOSQE_FIXED_FILE | IOSQE_ASYNC))
-    return CHAIN_BAD_SQE_FLAGS;
+  if (text->sqe_flags & ~IOSQE_FIXED_FILE) return CHAIN_BAD_SQE_FLAGS;
   if (text->buffer && text->opcode != IORING_OP_READ_FIXED &&
       text->opcode != IORING_OP_WRITE_FIXED)
     return CHAIN_BAD_BUFFER;

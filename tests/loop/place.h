@@ -16,6 +16,7 @@
 #ifndef TESTS_LOOP_PLACE_H_
 #define TESTS_LOOP_PLACE_H_
 
+#include <ostream>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -63,6 +64,15 @@ class Folder {
 std::string ReadFile(const std::string& path);
 
 }  // namespace bpfgrant::test
+
+namespace bpfgrant {
+
+// CTest names the case by it.
+inline void PrintTo(Loop::Place place, std::ostream* out) {
+  *out << (place == Loop::Place::kKernel ? "in the kernel" : "in the process");
+}
+
+}  // namespace bpfgrant
 
 #define BPFGRANT_IN_PLACE() \
   if (!InPlace()) return

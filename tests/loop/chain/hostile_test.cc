@@ -176,8 +176,11 @@ TEST_P(ChainHostileTest, ResultsThatLie) {
 
 // Whose completions are lost or invented waits for ever, or gets an error; its
 // deadline still works, and what it waits for costs nothing.
+// In the kernel only: in the process, whoever rewrites the completion queue
+// deceives nobody but itself, and on Linux 6.1 may then wait for ever.
 TEST_P(ChainHostileTest, CompletionsOfOthers) {
   BPFGRANT_IN_PLACE();
+  if (!InKernel()) return;
   for (int run = 0; run < 5; ++run) {
     ASSERT_NO_FATAL_FAILURE(Open());
     CompletionQueue queue(loop().ring_fd());

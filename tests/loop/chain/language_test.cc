@@ -176,12 +176,12 @@ TEST_P(ChainLanguageTest, FileSlotsByLane) {
   EXPECT_EQ(outcome().bytes, 90u);
 }
 
-TEST_P(ChainLanguageTest, RegisteredBufferAndAsync) {
+TEST_P(ChainLanguageTest, RegisteredBuffer) {
   BPFGRANT_IN_PLACE();
   char other[64];
   ASSERT_NO_FATAL_FAILURE(
       Open({.buffers = {{other, sizeof(other)}, {buffer_, sizeof(buffer_)}}}));
-  Set({Template(IORING_OP_READ_FIXED, Read(Is(5)), {}, IOSQE_ASYNC)});
+  Set({Template(IORING_OP_READ_FIXED, Read(Is(5)))});
   memory().templates[0].buffer = 1;
   ExpectDone();
   EXPECT_EQ(Text(5), "01234");
