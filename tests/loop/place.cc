@@ -2,10 +2,12 @@
 
 #include <stdlib.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -74,7 +76,12 @@ void PlaceTest::RunAsNobody() {
 absl::StatusOr<Loop> PlaceTest::Create(Loop::Options options) {
   options.where =
       InKernel() ? Loop::Where::kKernelOnly : Loop::Where::kProcessOnly;
-  auto loop = Loop::Create(connection_.get(), std::move(options));
+  auto loop = Loop::Create(connection_.get(), options);
+  // REASON_BUSY says to try again; an emulated machine can be busy for long.
+  for (int i = 0; i < 5 && absl::IsUnavailable(loop.status()); ++i) {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    loop = Loop::Create(connection_.get(), options);
+  }
   if (loop.ok()) {
     EXPECT_EQ(loop->place(), GetParam());
   }
