@@ -235,6 +235,27 @@ void DetachLoopAndExit(int link, int socket, pid_t parent) {
   _exit(Say(socket, done) ? 0 : 1);
 }
 
+std::optional<uint32_t> UserOf(int pidfd) {
+  const std::string path = "/proc/self/fdinfo/" + std::to_string(pidfd);
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return std::nullopt;
+  std::array<char, 512> text{};
+  const ssize_t length = read(file, text.data(), text.size() - 1);
+  close(file);
+  const char* line = length > 0 ? strstr(text.data(), "\nPid:") : nullptr;
+  long pid = 0;
+  if (line == nullptr || sscanf(line, "\nPid: %ld", &pid) != 1 || pid <= 0) {
+    return std::nullopt;
+  }
+  const auto status = ReadStatus(pid);
+  // Its number may be another's by now, unless it is still there.
+  if (!status.has_value() ||
+      syscall(SYS_pidfd_send_signal, pidfd, 0, nullptr, 0) != 0) {
+    return std::nullopt;
+  }
+  return status->uids[1];
+}
+
 void KillOwnersOfRingsAndExit(uint32_t uid, bool all) {
   CloseAllBut({});
   ForEachProcess([=](long pid) {

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/mitigations.h"
@@ -53,6 +54,10 @@ struct LoopAttachment {
 
 // In a child that has its turn already. Says kDone and ends.
 [[noreturn]] void DetachLoopAndExit(int link, int socket, pid_t parent);
+
+// The user whose process this is, as the kernel says; none: it is gone, or that
+// is no pidfd.
+std::optional<uint32_t> UserOf(int pidfd);
 
 // In a child: kills every process of `uid` that has an io_uring open, or with
 // `all` every process of it, and ends. Which of them holds the lock that is

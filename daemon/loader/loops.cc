@@ -162,6 +162,8 @@ void Loops::Attach(uint64_t id, Gate gate, UniqueFd pidfd, int ring,
     found->second.used = true;
     found->second.pidfd = std::move(pidfd);
     found->second.owner = owner;
+    found->second.user = UserOf(found->second.pidfd.get());
+    if (found->second.user == 0u) found->second.user.reset();
     if (waiting_.empty() && HasPlaceFor(owner) && Fork(waiting).ok()) return;
   } else {
     waiting.gate = {};
@@ -189,6 +191,7 @@ absl::Status Loops::Fork(const Waiting& waiting) {
   child->id = waiting.id;
   child->gate = waiting.gate;
   child->owner = loop.owner;
+  child->user = loop.user;
   child->pidfd = Duplicate(loop.pidfd);
   child->phase = Phase::kPreparing;
   child->deadline = waiting.deadline;
@@ -238,6 +241,7 @@ void Loops::StartDetaching() {
     child->socket = std::move(socket->ours);
     child->gate = {};
     child->owner = loop.owner;
+    child->user = loop.user;
     child->link = std::move(loop.link);
     child->pidfd = std::move(loop.pidfd);
     child->phase = Phase::kLinking;
@@ -277,6 +281,7 @@ void Loops::Finish(Child& child, const LoopWord& word, UniqueFd link,
       late.link = std::move(link);
       late.pidfd = std::move(child.pidfd);
       late.owner = child.owner;
+      late.user = child.user;
     }
     return;
   }
@@ -341,12 +346,14 @@ void Loops::HurryUp(Child& child, Clock::time_point now,
     Kill(child.pidfd);
     // Dies as soon as it has what it waits for, and its link with it.
     kill(child.pid, SIGKILL);
-  } else if (const pid_t sweeper = fork(); sweeper == 0) {
+  } else if (child.user.has_value()) {
+    const pid_t sweeper = fork();
     // A ring need not be in the table of open files to be used; who hides one
     // there is not spared for ever.
-    KillOwnersOfRingsAndExit(child.owner, child.kills > kSweepsBeforeAll);
-  } else if (sweeper > 0) {
-    sweepers_.push_back(sweeper);
+    if (sweeper == 0) {
+      KillOwnersOfRingsAndExit(*child.user, child.kills > kSweepsBeforeAll);
+    }
+    if (sweeper > 0) sweepers_.push_back(sweeper);
   }
   child.deadline = now + kLinkKillAfter;
 }

@@ -77,7 +77,10 @@ class Loops {
     UniqueFd structure;  // until it is attached
     UniqueFd link;       // from then on
     UniqueFd pidfd;      // of the process whose ring it is on
-    uint32_t owner = 0;
+    uint32_t owner = 0;  // as the broker says, for its share
+    // As the kernel says: whose processes may have the ring. None: nobody's,
+    // or root's, which are not killed.
+    std::optional<uint32_t> user;
     bool used = false;      // a loop is for one ring
     bool unwanted = false;  // Detach came while it was being attached
   };
@@ -94,6 +97,7 @@ class Loops {
     std::optional<uint64_t> id;  // whom to answer; none: a detachment
     Gate gate;
     uint32_t owner;
+    std::optional<uint32_t> user;
     UniqueFd link;   // of a detachment
     UniqueFd pidfd;  // whom to kill
     Phase phase;

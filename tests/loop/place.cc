@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/harness/daemon_fixture.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/probe_privilege.h"
 #include "tests/harness/skip.h"
 #include "tests/harness/unprivileged.h"
@@ -30,13 +31,6 @@ const char* const broker_socket = [] {
 }();
 
 }  // namespace
-
-bool KernelHasLoops() {
-  static const bool has =
-      ReadFile("/sys/kernel/btf/vmlinux").find("io_uring_bpf_ops") !=
-      std::string::npos;
-  return has;
-}
 
 void PlaceTest::SetUp() {
   if (!InKernel()) return;

@@ -26,9 +26,6 @@
 
 namespace bpfgrant::test {
 
-// Whether this kernel lets BPF programs drive an io_uring (Linux 7.1).
-bool KernelHasLoops();
-
 class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
  protected:
   void SetUp() override;

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +25,7 @@
 #include "gtest/gtest.h"
 #include "proto/wire/limits.h"
 #include "proto/wire/message_socket.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/process_tree.h"
 #include "tests/harness/skip.h"
 #include "tests/privileged/client_fixture.h"
@@ -63,7 +66,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
     loader_end.reset();
     const Answer ready = Receive();
     ASSERT_TRUE(ready.message.has_ready()) << ready.message.ShortDebugString();
-    ASSERT_EQ(ready.fds.size(), 2u);
+    ASSERT_EQ(ready.fds.size(), KernelHasLoops() ? 3u : 2u);
     gates_ = static_cast<uint64_t*>(mmap(nullptr, kGateSlots * 8,
                                          PROT_READ | PROT_WRITE, MAP_SHARED,
                                          ready.fds[0].get(), 0));
@@ -86,11 +89,10 @@ class BrokerTakenOverTest : public PrivilegedTest {
     daemon::Snapshot snapshot;
     ASSERT_TRUE(snapshot.ParseFromString(bytes));
     for (const daemon::CatalogEntry& entry : snapshot.entry()) {
-      if (entry.description().summary().name() == "packet_sampler") {
-        identity_ = entry.identity();
-      }
+      identities_[entry.description().summary().name()] = entry.identity();
     }
-    ASSERT_EQ(identity_.size(), 64u);
+    ASSERT_EQ(identities_["packet_sampler"].size(), 64u);
+    ASSERT_EQ(identities_["chain"].size(), 64u);
   }
 
   Answer Receive() {
@@ -117,10 +119,13 @@ class BrokerTakenOverTest : public PrivilegedTest {
   }
 
   daemon::LoaderRequest Load(const std::string& program, uint32_t slot = 3,
-                             uint64_t nonce = 7) const {
+                             uint64_t nonce = 7) {
     daemon::LoaderRequest request;
     request.mutable_load()->set_program(program);
-    request.mutable_load()->set_identity(identity_);
+    const auto found = identities_.find(program);
+    request.mutable_load()->set_identity(found == identities_.end()
+                                             ? identities_["packet_sampler"]
+                                             : found->second);
     request.mutable_load()->set_gate_slot(slot);
     request.mutable_load()->set_gate_nonce(nonce);
     return request;
@@ -130,6 +135,19 @@ class BrokerTakenOverTest : public PrivilegedTest {
     request.mutable_attach()->set_program("packet_sampler");
     request.mutable_attach()->set_until_ns(INT64_MAX);
     return Ask(std::move(request), {program, socket}).reason();
+  }
+
+  static daemon::LoaderRequest AttachLoop(uint32_t slot, uint64_t nonce) {
+    daemon::LoaderRequest request;
+    request.mutable_attach_loop()->set_gate_slot(slot);
+    request.mutable_attach_loop()->set_gate_nonce(nonce);
+    request.mutable_attach_loop()->set_until_ns(INT64_MAX);
+    return request;
+  }
+  // Whether the fd is of that kind: "bpf-prog", "bpf-map".
+  static bool IsBpf(int fd, const std::string& kind) {
+    return std::filesystem::read_symlink(absl::StrCat("/proc/self/fd/", fd)) ==
+           "anon_inode:" + kind;
   }
 
   // That the loader answers as it should, and holds what it held before.
@@ -165,7 +183,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
   pid_t loader_ = -1;
   uint64_t id_ = 0;
   uint64_t* gates_ = nullptr;
-  std::string identity_;
+  std::map<std::string, std::string> identities_;  // by program
   KernelObjects held_;
 };
 
@@ -279,6 +297,52 @@ TEST_F(BrokerTakenOverTest, AnAttachmentWithoutASocketEndsIt) {
   attach.mutable_attach()->set_program("packet_sampler");
   attach.mutable_attach()->set_until_ns(INT64_MAX);
   ExpectTheEnd(Numbered(attach), {0});
+}
+
+TEST_F(BrokerTakenOverTest, AnAttachmentOfALoopWithoutAProcessEndsIt) {
+  ExpectTheEnd(Numbered(AttachLoop(3, 7)));
+}
+
+TEST_F(BrokerTakenOverTest, FdsBesideADetachmentEndIt) {
+  daemon::LoaderRequest detach;
+  detach.mutable_detach_loop()->set_gate_slot(3);
+  detach.mutable_detach_loop()->set_gate_nonce(7);
+  ExpectTheEnd(Numbered(detach), {0});
+}
+
+// Nor does it get anything by a number that it made up, or by a process that is
+// none.
+TEST_F(BrokerTakenOverTest, AttachesOnlyLoopsThatWereLoadedToProcesses) {
+  const UniqueFd self(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  const UniqueFd file(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
+  for (const int beside : {self.get(), file.get(), broker_.get()}) {
+    EXPECT_EQ(Ask(AttachLoop(3, 7), {beside}).reason(),
+              v1::REASON_UNKNOWN_GRANT);
+  }
+  daemon::LoaderRequest detach;
+  detach.mutable_detach_loop()->set_gate_slot(kGateSlots);
+  detach.mutable_detach_loop()->set_gate_nonce(1);
+  EXPECT_TRUE(Ask(detach).message.has_detach_loop());
+  ExpectNothingLoaded();
+}
+
+TEST_F(BrokerTakenOverTest, IsNotGivenALoopsProgram) {
+  BPFGRANT_REQUIRE_KERNEL(KernelHasLoops(), "io_uring loops");
+  const Answer loop = Ask(Load("chain"));
+  ASSERT_TRUE(loop.message.has_load()) << loop.message.ShortDebugString();
+  for (const UniqueFd& fd : loop.fds) {
+    EXPECT_TRUE(IsBpf(fd.get(), "bpf-map"));
+  }
+  const UniqueFd file(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(Ask(AttachLoop(3, 7), {file.get()}).reason(),
+            v1::REASON_ATTACH_FAILED);
+  // A loop is for one ring; also for one that it did not get.
+  EXPECT_EQ(Ask(AttachLoop(3, 7), {file.get()}).reason(),
+            v1::REASON_UNKNOWN_GRANT);
+  daemon::LoaderRequest detach;
+  detach.mutable_detach_loop()->set_gate_slot(3);
+  detach.mutable_detach_loop()->set_gate_nonce(7);
+  EXPECT_TRUE(Ask(detach).message.has_detach_loop());
 }
 
 TEST_F(BrokerTakenOverTest, AnOversizedPacketEndsIt) {

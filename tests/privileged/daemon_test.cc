@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/refusal/refusal.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/process_tree.h"
 #include "tests/privileged/client_fixture.h"
 
@@ -71,14 +72,17 @@ TEST_F(DaemonProcessesTest, TheBrokerHasNoPrivilege) {
   }
 }
 
-TEST_F(DaemonProcessesTest, TheLoaderHasTwoCapabilities) {
+TEST_F(DaemonProcessesTest, TheLoaderHasTwoCapabilitiesAndTwoMoreForLoops) {
   ASSERT_NO_FATAL_FAILURE(Start());
   const std::string status = StatusFile(Process::kLoader);
-  // CAP_PERFMON is 38, CAP_BPF 39.
-  for (const char* line :
-       {"CapInh:\t0000000000000000", "CapPrm:\t000000c000000000",
-        "CapEff:\t000000c000000000", "CapBnd:\t0000000000000000",
-        "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"}) {
+  // CAP_PERFMON is 38, CAP_BPF 39; CAP_KILL is 5, CAP_SYS_PTRACE 19.
+  const std::string kept =
+      KernelHasLoops() ? "000000c000080020" : "000000c000000000";
+  for (const std::string& line :
+       {std::string("CapInh:\t0000000000000000"), "CapPrm:\t" + kept,
+        "CapEff:\t" + kept, std::string("CapBnd:\t0000000000000000"),
+        std::string("CapAmb:\t0000000000000000"), std::string("NoNewPrivs:\t1"),
+        std::string("Seccomp:\t2")}) {
     EXPECT_THAT(status, HasSubstr(line));
   }
 }

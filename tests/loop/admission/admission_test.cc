@@ -16,6 +16,7 @@
 #include "daemon/loader/manifest.h"
 #include "daemon/loader/object.h"
 #include "tests/catalog/catalog_fixture.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/skip.h"
 #include "tests/loop/place.h"
 

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/probe_privilege.h"
 #include "tests/harness/skip.h"
 #include "tests/loop/place.h"

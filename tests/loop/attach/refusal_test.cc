@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/wire/ring.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/skip.h"
 #include "tests/loop/attach/attach_fixture.h"
 #include "tests/loop/place.h"

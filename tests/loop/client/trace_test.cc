@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "proto/refusal/refusal.h"
 #include "tests/harness/daemon_fixture.h"
+#include "tests/harness/kernel_features.h"
 #include "tests/harness/skip.h"
 #include "tests/harness/unprivileged.h"
 #include "tests/loop/client/probe_test.h"
