@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -82,11 +83,18 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
 }
 
 // Whether a file of the catalog belongs to an io_uring loop.
-bool IsOfALoop(const fs::path& file) {
+// Whether this file of a catalog is of a program that the test wants.
+bool IsWanted(const fs::path& file, const DaemonOptions& options) {
   const std::string name = file.filename().string();
-  const fs::path manifest =
-      file.parent_path() / (name.substr(0, name.find('.')) + ".manifest");
-  return ReadAll(manifest).find("IO_URING_LOOP") != std::string::npos;
+  const std::string program = name.substr(0, name.find('.'));
+  if (!options.programs.empty() &&
+      std::find(options.programs.begin(), options.programs.end(), program) ==
+          options.programs.end()) {
+    return false;
+  }
+  const fs::path manifest = file.parent_path() / (program + ".manifest");
+  return options.loops ||
+         ReadAll(manifest).find("IO_URING_LOOP") == std::string::npos;
 }
 
 }  // namespace
@@ -131,7 +139,7 @@ absl::Status Daemon::Prepare(const DaemonOptions& options) {
     std::error_code error;
     for (const fs::directory_entry& entry :
          fs::directory_iterator(built, error)) {
-      if (!options.loops && IsOfALoop(entry.path())) continue;
+      if (!IsWanted(entry.path(), options)) continue;
       WriteFile(catalog_ / entry.path().filename(), ReadAll(entry.path()));
     }
     if (error) {

@@ -31,12 +31,18 @@ struct DaemonOptions {
   bool build_catalog = true;
   // With the build's loops, which not every kernel has.
   bool loops = true;
+  // Of the build's programs these alone; empty: all. To load what a test does
+  // not use takes seconds in an emulated machine.
+  std::vector<std::string> programs;
   // Names of daemon/mitigations.h. With any, the weakened daemon is started.
   std::vector<std::string> without;
   std::vector<std::string> arguments;    // besides the fixture's own
   std::vector<std::string> environment;  // "NAME=value"; besides the test's own
   std::chrono::milliseconds start_timeout{20'000};
 };
+
+// Text of a configuration by which no instance is loaded before it is wanted.
+inline constexpr char kNothingAhead[] = "limits { pool_bytes: 1 }";
 
 // Allows everyone every program, with a large quota.
 inline constexpr char kAllowAll[] = R"(

@@ -48,7 +48,8 @@ void PlaceTest::SetUp() {
 }
 
 void PlaceTest::RunAsNobody() {
-  auto daemon = Daemon::Start({.policy = kAllowAll});
+  auto daemon = Daemon::Start(
+      {.policy = kAllowAll, .config = kNothingAhead, .programs = {program_}});
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
   UnprivilegedOptions options;

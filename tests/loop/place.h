@@ -2,7 +2,10 @@
 // the test's own process, on every kernel, and in the kernel, where a real
 // daemon hands the loop to a process without privilege.
 //
-//   class EchoTest : public bpfgrant::test::PlaceTest { ... };
+//   class EchoTest : public bpfgrant::test::PlaceTest {
+//    protected:
+//     EchoTest() : PlaceTest("echo") {}
+//   };
 //   BPFGRANT_PLACES(EchoTest);
 //
 //   TEST_P(EchoTest, Echoes) {
@@ -16,8 +19,10 @@
 #ifndef TESTS_LOOP_PLACE_H_
 #define TESTS_LOOP_PLACE_H_
 
+#include <memory>
 #include <ostream>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "client/bpfgrant/connection.h"
@@ -28,6 +33,9 @@ namespace bpfgrant::test {
 
 class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
  protected:
+  // The daemon's catalog has `program` alone.
+  explicit PlaceTest(std::string program) : program_(std::move(program)) {}
+
   void SetUp() override;
 
   // False in the process that has had another one run the case.
@@ -41,6 +49,7 @@ class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
  private:
   void RunAsNobody();
 
+  const std::string program_;
   bool in_place_ = true;
   std::unique_ptr<Connection> connection_;
 };

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "bpfgrant/loop_status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "bpfgrant/loop_status.h"
 #include "proto/wire/limits.h"
 #include "tests/loop/attach/puppet.h"
 #include "tests/privileged/client_fixture.h"

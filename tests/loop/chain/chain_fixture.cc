@@ -1,7 +1,5 @@
 #include "tests/loop/chain/chain_fixture.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -9,14 +7,6 @@
 BPFGRANT_NATIVE_LOOP(chain);
 
 namespace bpfgrant::test {
-namespace {
-
-// Where the daemon's catalog begins.
-[[maybe_unused]] const bool catalog_is_set =
-    setenv("BPFGRANT_TEST_CATALOG", CHAIN_CATALOG, /*overwrite=*/1) == 0;
-
-}  // namespace
-
 chain_template Template(uint8_t opcode, const Parts& parts,
                         std::initializer_list<chain_rule> rules,
                         uint8_t sqe_flags, uint32_t op_flags) {

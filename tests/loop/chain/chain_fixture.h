@@ -58,6 +58,8 @@ chain_template Template(uint8_t opcode, const Parts& parts,
 
 class ChainTest : public PlaceTest {
  protected:
+  ChainTest() : PlaceTest("chain") {}
+
   // Makes the loop; use with ASSERT_NO_FATAL_FAILURE.
   void Open(Loop::Options options = {});
   Loop& loop() { return *loop_; }

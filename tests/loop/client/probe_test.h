@@ -56,6 +56,8 @@ MATCHER_P(StopsBy, cause, "") {
 
 class ProbeTest : public PlaceTest {
  protected:
+  ProbeTest() : PlaceTest("probe") {}
+
   // What every test of the probe begins with.
   Loop::Options Options() const;
   // Makes the loop for `job`, in place. Use with ASSERT_NO_FATAL_FAILURE.

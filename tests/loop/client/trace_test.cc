@@ -26,7 +26,7 @@ class TraceTest : public DaemonTest {
                             "io_uring loops (struct io_uring_bpf_ops)");
     DaemonTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    ASSERT_TRUE(StartDaemon({.policy = kAllowAll}));
+    ASSERT_TRUE(StartDaemon({.policy = kAllowAll, .config = kNothingAhead}));
     owner_ = Connect();
     reader_ = Connect();
     ASSERT_TRUE(owner_.has_value() && reader_.has_value());

@@ -1,7 +1,6 @@
 #include "tests/loop/file_copy/file_copy_fixture.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,10 +10,6 @@ BPFGRANT_NATIVE_LOOP(file_copy);
 
 namespace bpfgrant::test {
 namespace {
-
-// Where the daemon's catalog begins.
-[[maybe_unused]] const bool catalog_is_set =
-    setenv("BPFGRANT_TEST_CATALOG", FILE_COPY_CATALOG, /*overwrite=*/1) == 0;
 
 constexpr size_t kBufferBytes = size_t{4} << 20;
 

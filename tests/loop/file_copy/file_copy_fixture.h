@@ -19,6 +19,8 @@ std::string Content(size_t size);
 
 class FileCopyTest : public PlaceTest {
  protected:
+  FileCopyTest() : PlaceTest("file_copy") {}
+
   // Makes the loop and two empty files.
   void SetUp() override;
   void Open(Loop::Options options = {});

@@ -52,6 +52,8 @@ Received Parse(const std::string& bytes, uint32_t workers, uint32_t longest);
 
 class FrameReaderTest : public PlaceTest {
  protected:
+  FrameReaderTest() : PlaceTest("frame_reader") {}
+
   static constexpr uint32_t kWorkers = 4;
 
   // Both modes, for tests that do not care: sets up the loop anew for each.

@@ -30,6 +30,8 @@ std::string Bytes(size_t length, uint32_t seed);
 
 class RelayTest : public PlaceTest {
  protected:
+  RelayTest() : PlaceTest("relay") {}
+
   // Makes the loop. Use with ASSERT_NO_FATAL_FAILURE.
   void Open(Loop::Options options = {}, uint32_t flags = 0);
   // A pair: the test has near_[number] and far_[number].
