@@ -125,7 +125,7 @@ TEST_F(GrpcTest, WatchesThatAreCancelledAtOnceHarmNobody) {
     while (!stop && other.ok() && other->List().ok()) {
     }
   });
-  for (int i = 0; i < 3000; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     grpc::ClientContext context;
     // With a session and without.
     if (i % 2 == 0) UseSession(context, *connection);

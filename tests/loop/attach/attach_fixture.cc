@@ -17,11 +17,13 @@ void AttachTest::Begin(const std::vector<std::string>& without) {
   options.build_catalog = false;
   options.without = without;
   ASSERT_NO_FATAL_FAILURE(Start(options));
+  AddProgram("puppet");
+}
+
+void AttachTest::AddProgram(const std::string& name) {
   const std::string folder = ATTACH_CATALOG;
-  for (const std::string name : {"puppet", "foreign", "sharer"}) {
-    daemon().AddCatalogEntry(name, ReadFile(folder + "/" + name + ".manifest"),
-                             folder + "/" + name + ".bpf.o");
-  }
+  daemon().AddCatalogEntry(name, ReadFile(folder + "/" + name + ".manifest"),
+                           folder + "/" + name + ".bpf.o");
   ASSERT_TRUE(daemon().Reload().ok());
   before_ = Rest();
 }

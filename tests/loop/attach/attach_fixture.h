@@ -1,4 +1,4 @@
-// A daemon whose catalog has `puppet` and `foreign`, and clients with rings.
+// A daemon whose catalog has `puppet`, and clients with rings.
 
 #ifndef TESTS_LOOP_ATTACH_ATTACH_FIXTURE_H_
 #define TESTS_LOOP_ATTACH_ATTACH_FIXTURE_H_
@@ -22,6 +22,8 @@ class AttachTest : public ClientTest {
   // Starts the daemon, less some defences. Skips where the kernel has no
   // loops. Use as BPFGRANT_START(...).
   void Begin(const std::vector<std::string>& without);
+  // One more: "foreign" or "sharer".
+  void AddProgram(const std::string& name);
   // At the end nothing must be left: no grant, no gate, no child of the
   // loader's, no fd.
   void TearDown() override;

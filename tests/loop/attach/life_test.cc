@@ -30,6 +30,7 @@ TEST_F(LifeTest, RunsRequestsOfAClientWithoutPrivilege) {
 
 TEST_F(LifeTest, RunsAProgramThatWasWrittenElsewhere) {
   BPFGRANT_START();
+  ASSERT_NO_FATAL_FAILURE(AddProgram("foreign"));
   Nobody client;
   Connect(client);
   const std::string fd = client.Word("ring 8 16", 1);
@@ -152,6 +153,7 @@ std::string RunSharer(Nobody& client, const std::string& index,
 
 TEST_F(LifeTest, GrantsOfASessionShareAMapAndOthersDoNot) {
   BPFGRANT_START();
+  ASSERT_NO_FATAL_FAILURE(AddProgram("sharer"));
   Nobody client, other;
   Connect(client);
   Connect(other);

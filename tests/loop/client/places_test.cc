@@ -1,6 +1,14 @@
 // Where a loop comes to run, what is said about it, and what is refused.
 
 #include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <thread>
 
 #include "proto/wire/ring.h"
 #include "tests/loop/client/probe_test.h"
@@ -8,6 +16,7 @@
 namespace bpfgrant::test {
 namespace {
 
+using namespace std::chrono_literals;  // NOLINT
 using ::testing::HasSubstr;
 
 class PlacesTest : public ProbeTest {};
@@ -75,6 +84,36 @@ TEST_P(PlacesTest, SeveralAtOnce) {
   EXPECT_THAT(second->Run({}), StopsWith(BPFGRANT_STOP_DONE));
   EXPECT_EQ(memory().seen, 5u);
   EXPECT_EQ(second->memory_as<probe_memory>()->seen, 3u);
+}
+
+// Each waits for what the other one sends: one after the other they would never
+// end.
+TEST_P(PlacesTest, LoopsOnSeveralRingsRunInParallel) {
+  BPFGRANT_IN_PLACE();
+  std::array<UniqueFd, 2> ends;
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+  ends = {UniqueFd(pair[0]), UniqueFd(pair[1])};
+  // A connection is for one thread at a time, a loop for the thread that made
+  // it.
+  std::mutex connection;
+  const auto exchange = [&](int own) {
+    auto loop = [&] {
+      const std::lock_guard lock(connection);
+      return Create(Options());
+    }();
+    ASSERT_TRUE(loop.ok()) << loop.status();
+    auto* memory = loop->memory_as<probe_memory>();
+    *memory = {.job = PROBE_LINKED, .count = 5, .fds = {own, own}};
+    memory->bytes_at = reinterpret_cast<uintptr_t>(memory->bytes);
+    std::memcpy(memory->bytes[1], "hello", 5);
+    EXPECT_THAT(loop->Run({.deadline = std::chrono::steady_clock::now() + 60s}),
+                StopsWith(BPFGRANT_STOP_DONE));
+    EXPECT_EQ(std::string(memory->bytes[0], 5), "hello");
+  };
+  std::thread other([&] { exchange(ends[1].get()); });
+  exchange(ends[0].get());
+  other.join();
 }
 
 TEST_P(PlacesTest, CanBeMoved) {

@@ -96,24 +96,30 @@ static __always_inline int linked(struct bpfgrant_loop* loop,
   return BPFGRANT_STOP_DONE;
 }
 
+static __always_inline int prepare_for_callbacks(struct bpfgrant_loop* loop,
+                                                 struct probe_memory* memory) {
+  struct io_uring_sqe* sqe;
+  int i;
+
+  bpfgrant_for(i, 0, 16) {
+    sqe = io_uring_get_sqe(&loop->ring);
+    if (!sqe) break;
+    io_uring_prep_nop(sqe);
+    bpfgrant_set_callback(sqe, i % 8, 1ULL << 40 | i);
+    memory->prepared += 1;
+  }
+  return bpfgrant_wait(loop, 16);
+}
+
 static __always_inline int dispatch(struct bpfgrant_loop* loop,
                                     struct probe_memory* memory,
                                     struct probe_state* state) {
-  struct io_uring_sqe* sqe;
   struct io_uring_cqe* cqe;
   unsigned head;
-  int i;
 
   if (state->phase == 0) {
     state->phase = 1;
-    bpfgrant_for(i, 0, 16) {
-      sqe = io_uring_get_sqe(&loop->ring);
-      if (!sqe) break;
-      io_uring_prep_nop(sqe);
-      bpfgrant_set_callback(sqe, i % 8, 1ULL << 40 | i);
-      memory->prepared += 1;
-    }
-    return bpfgrant_wait(loop, 16);
+    return prepare_for_callbacks(loop, memory);
   }
   io_uring_for_each_cqe(&loop->ring, head, cqe) {
     memory->sums[bpfgrant_callback(cqe) % 8] += bpfgrant_value(cqe);
@@ -121,6 +127,25 @@ static __always_inline int dispatch(struct bpfgrant_loop* loop,
     io_uring_cq_advance(&loop->ring, 1);
   }
   return memory->seen < 16 ? bpfgrant_wait(loop, 1) : BPFGRANT_STOP_DONE;
+}
+
+static __always_inline int choose(struct bpfgrant_loop* loop,
+                                  struct probe_memory* memory,
+                                  struct probe_state* state) {
+  struct io_uring_cqe* cqe;
+  unsigned head;
+
+  if (state->phase == 0) {
+    state->phase = 1;
+    return prepare_for_callbacks(loop, memory);
+  }
+  io_uring_for_each_cqe(&loop->ring, head, cqe) {
+    if (bpfgrant_callback(cqe) % 2) return BPFGRANT_STOP_PASSED;
+    memory->sums[bpfgrant_callback(cqe) % 8] += bpfgrant_value(cqe);
+    memory->seen += 1;
+    io_uring_cq_advance(&loop->ring, 1);
+  }
+  return memory->seen < 8 ? bpfgrant_wait(loop, 1) : BPFGRANT_STOP_DONE;
 }
 
 static __always_inline void fill(struct bpfgrant_loop* loop,
@@ -252,6 +277,8 @@ BPFGRANT_LOOP(probe) {
       return pass(loop, memory, state);
     case PROBE_LEAVE:
       return leave(loop, memory, state);
+    case PROBE_CHOOSE:
+      return choose(loop, memory, state);
     case PROBE_SERVE:
       return serve(loop, memory, state, 1);
     case PROBE_SERVE_ALL:

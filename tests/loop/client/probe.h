@@ -20,6 +20,7 @@ enum probe_job {
   PROBE_DISPATCH,  /* NOPs for several callbacks with values; DONE */
   PROBE_PASS,      /* `count` NOPs, their completions into `passed`; DONE */
   PROBE_LEAVE,     /* `count` NOPs, their completions left; PASSED, then DONE */
+  PROBE_CHOOSE,    /* NOPs for callbacks; the odd ones' are the process's */
   PROBE_SERVE,     /* reads fd 0 again and again, until it reads a 'q' */
   PROBE_SERVE_ALL, /* reads all fds, waits for all of them; as SERVE */
   PROBE_FAIL,      /* answers -count */
@@ -41,7 +42,7 @@ struct probe_memory {
   __u64 spoilt;   /* completions with an unexpected result */
   __s32 result;   /* the last one */
   __u32 reserved;
-  __u64 sums[8]; /* DISPATCH: by callback */
+  __u64 sums[8]; /* DISPATCH, CHOOSE: by callback */
   char bytes[PROBE_FDS][PROBE_BYTES];
   struct bpfgrant_cqe_queue passed;
 };
