@@ -98,11 +98,13 @@ TEST_P(PlacesTest, LoopsOnSeveralRingsRunInParallel) {
   // it.
   std::mutex connection;
   const auto exchange = [&](int own) {
-    auto loop = [&] {
+    absl::StatusOr<Loop> loop = absl::UnknownError("not made yet");
+    {
       const std::lock_guard lock(connection);
-      return Create(Options());
-    }();
-    ASSERT_TRUE(loop.ok()) << loop.status();
+      loop = Create(Options());
+    }
+    EXPECT_TRUE(loop.ok()) << loop.status();
+    if (!loop.ok()) return;
     auto* memory = loop->memory_as<probe_memory>();
     *memory = {.job = PROBE_LINKED, .count = 5, .fds = {own, own}};
     memory->bytes_at = reinterpret_cast<uintptr_t>(memory->bytes);
@@ -110,6 +112,8 @@ TEST_P(PlacesTest, LoopsOnSeveralRingsRunInParallel) {
     EXPECT_THAT(loop->Run({.deadline = std::chrono::steady_clock::now() + 60s}),
                 StopsWith(BPFGRANT_STOP_DONE));
     EXPECT_EQ(std::string(memory->bytes[0], 5), "hello");
+    const std::lock_guard lock(connection);
+    loop = absl::UnknownError("released");
   };
   std::thread other([&] { exchange(ends[1].get()); });
   exchange(ends[0].get());
