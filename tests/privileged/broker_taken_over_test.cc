@@ -345,7 +345,7 @@ TEST_F(BrokerTakenOverTest, IsNotGivenALoopsProgram) {
   }
   const UniqueFd file(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
   EXPECT_EQ(Ask(AttachLoop(3, 7), {file.get()}).reason(),
-            v1::REASON_ATTACH_FAILED);
+            v1::REASON_RING_NOT_YOURS);
   // A loop is for one ring; also for one that it did not get.
   EXPECT_EQ(Ask(AttachLoop(3, 7), {file.get()}).reason(),
             v1::REASON_UNKNOWN_GRANT);
