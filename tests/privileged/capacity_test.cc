@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <fstream>
@@ -23,6 +24,7 @@ using Process = Daemon::Process;
 // Of both processes together, kibibytes.
 constexpr uint64_t kMaxIdleKib = 40 * 1024;
 constexpr std::chrono::seconds kIdle{3};
+constexpr int kIdleTries = 4;
 // Clock ticks of both in that time.
 constexpr uint64_t kMaxIdleTicks = 2;
 
@@ -76,15 +78,24 @@ TEST_F(CapacityTest, AThousandSessions) {
 TEST_F(CapacityTest, IdleItIsSmallAndStill) {
   ASSERT_NO_FATAL_FAILURE(Start());
   Rest();
-  uint64_t kib = 0, before = 0, after = 0;
+  uint64_t kib = 0;
   for (const pid_t process : Processes()) kib += ResidentKib(process);
   EXPECT_LE(kib, kMaxIdleKib);
   RecordProperty("idle_kib", static_cast<int>(kib));
-  std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  for (const pid_t process : Processes()) before += CpuTicks(process);
-  std::this_thread::sleep_for(kIdle);
-  for (const pid_t process : Processes()) after += CpuTicks(process);
-  EXPECT_LE(after - before, kMaxIdleTicks);
+  const auto ticks = [this] {
+    uint64_t all = 0;
+    for (const pid_t process : Processes()) all += CpuTicks(process);
+    return all;
+  };
+  // A machine that others keep busy charges it for what it does not do; one
+  // that does something now and then has no quiet time in all of these.
+  uint64_t least = UINT64_MAX;
+  for (int i = 0; i < kIdleTries && least > kMaxIdleTicks; ++i) {
+    const uint64_t before = ticks();
+    std::this_thread::sleep_for(kIdle);
+    least = std::min(least, ticks() - before);
+  }
+  EXPECT_LE(least, kMaxIdleTicks);
 }
 
 }  // namespace
