@@ -112,6 +112,9 @@ absl::StatusOr<Loop::Stop> KernelPlace::Run(const Loop::RunOptions& options) {
 
 absl::StatusOr<Loop::Stop> KernelPlace::Enter(const Loop::RunOptions& options) {
   status_->control = options.wait ? 0 : BPFGRANT_NO_WAIT;
+  // Who waits here does not poll, and each completion would pay for the signal.
+  ring_.SignalEventFd(!options.wait);
+  const absl::Cleanup signal = [this] { ring_.SignalEventFd(true); };
   for (;;) {
     // A loop that ran says why it stopped.
     status_->stop = BPFGRANT_STOP_NONE;

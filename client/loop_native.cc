@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "client/loop_place.h"
 #include "client/loop_waker.h"
@@ -161,6 +162,11 @@ absl::Status ProcessPlace::Open(const Loop::Options& options,
 
 absl::StatusOr<Loop::Stop> ProcessPlace::Run(const Loop::RunOptions& options) {
   status_.control = options.wait ? 0 : BPFGRANT_NO_WAIT;
+  // Who waits here does not poll, and each completion would pay for the signal.
+  io_uring_cq_eventfd_toggle(&loop_.ring, !options.wait);
+  const absl::Cleanup signal = [this] {
+    io_uring_cq_eventfd_toggle(&loop_.ring, true);
+  };
   for (;;) {
     absl::StatusOr<MaybeStop> stop = Step(options);
     if (!stop.ok()) return stop.status();

@@ -81,6 +81,7 @@ LoopRing::LoopRing(UniqueFd fd, const io_uring_params& params, std::byte* rings,
       bytes_(bytes),
       head_(reinterpret_cast<uint32_t*>(rings + params.cq_off.head)),
       tail_(reinterpret_cast<uint32_t*>(rings + params.cq_off.tail)),
+      flags_(reinterpret_cast<uint32_t*>(rings + params.cq_off.flags)),
       mask_(params.cq_entries - 1),
       cqes_(reinterpret_cast<io_uring_cqe*>(rings + params.cq_off.cqes)) {}
 
@@ -91,6 +92,7 @@ LoopRing::LoopRing(LoopRing&& other) noexcept
       bytes_(other.bytes_),
       head_(other.head_),
       tail_(other.tail_),
+      flags_(other.flags_),
       mask_(other.mask_),
       cqes_(other.cqes_) {}
 
@@ -154,6 +156,11 @@ const io_uring_cqe* LoopRing::Head() const {
 void LoopRing::Advance() {
   std::atomic_ref<uint32_t>(*head_).store(*head_ + 1,
                                           std::memory_order_release);
+}
+
+void LoopRing::SignalEventFd(bool on) {
+  std::atomic_ref<uint32_t>(*flags_).store(on ? 0 : IORING_CQ_EVENTFD_DISABLED,
+                                           std::memory_order_relaxed);
 }
 
 }  // namespace bpfgrant

@@ -48,6 +48,8 @@ class LoopRing {
   // The completion at the head of the queue; nullptr if there is none.
   const io_uring_cqe* Head() const;
   void Advance();
+  // Whether completions signal the registered eventfd; they do at first.
+  void SignalEventFd(bool on);
 
   int fd() const { return fd_.get(); }
   uint32_t setup_flags() const { return setup_flags_; }
@@ -62,7 +64,7 @@ class LoopRing {
   uint32_t setup_flags_;
   std::byte* rings_;
   size_t bytes_;
-  uint32_t *head_, *tail_;
+  uint32_t *head_, *tail_, *flags_;
   uint32_t mask_;
   io_uring_cqe* cqes_;
 };

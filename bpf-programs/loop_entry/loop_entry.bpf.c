@@ -57,6 +57,8 @@ static struct {
   __u32 wait_for;  // POLLING: what the author wants to wait for
   __u32 traced;    // index of the next completion to record
   __u32 polling;   // looking once more before it stops with IDLE
+  __s32 taken;     // what the last submission came to
+  __u32 unused;
 } own __attribute__((used)) SEC(".data.bpfgrant");
 
 struct task_struct {
@@ -144,6 +146,7 @@ __hidden int bpfgrant_submit(struct io_ring_ctx* ring, __u32 count) {
   taken = bpf_io_uring_submit_sqes___entry(ring, count);
   status = bpf_map_lookup_elem(&bpfgrant_status, &zero);
   if (status && taken > 0) status->requests += taken;
+  own.taken = taken;
   return taken;
 }
 
@@ -163,7 +166,7 @@ static __always_inline bool woken(struct bpfgrant_rings* rings, __s32* detail) {
 
 // What an author's answer means.
 static __always_inline __u32 reason(int answer, __s32* detail) {
-  *detail = 0;
+  *detail = answer == BPFGRANT_STOP_SUBMIT ? own.taken : 0;
   if (answer >= 0) return answer;
   *detail = answer;
   return BPFGRANT_STOP_ERROR;

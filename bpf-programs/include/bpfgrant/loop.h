@@ -38,6 +38,12 @@
  *
  * Everything in the ring and in the memory is the process's to change at any
  * moment: read once (bpfgrant_read_once), check what was read, use that.
+ *
+ * What a request points to (buffers, names, vectors) is named by its address in
+ * the process, in either place: in the kernel the loop sees the memory at
+ * another address, so &memory->buffer is none that a request can use. Have the
+ * process put the address of its memory into it, and add offsetof() to that;
+ * or register buffers and use offsets.
  */
 #ifndef BPFGRANT_LOOP_H_
 #define BPFGRANT_LOOP_H_

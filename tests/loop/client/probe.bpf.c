@@ -148,6 +148,18 @@ static __always_inline int choose(struct bpfgrant_loop* loop,
   return memory->seen < 8 ? bpfgrant_wait(loop, 1) : BPFGRANT_STOP_DONE;
 }
 
+static __always_inline int submit_too_many(struct bpfgrant_loop* loop) {
+#ifdef __bpf__
+  int taken = bpfgrant_submit(loop->ring.kernel, PROBE_SQ_ENTRIES + 8);
+
+  return taken == PROBE_SQ_ENTRIES + 8 ? BPFGRANT_STOP_DONE
+                                       : BPFGRANT_STOP_SUBMIT;
+#else
+  nop(&loop->ring, 1);
+  return bpfgrant_wait(loop, 0);
+#endif
+}
+
 static __always_inline void fill(struct bpfgrant_loop* loop,
                                  struct probe_memory* memory, __u32 most) {
   int i;
@@ -292,6 +304,8 @@ BPFGRANT_LOOP(probe) {
       return BPFGRANT_STOP_DONE;
     case PROBE_SUBMIT:
       return submit(loop, memory, state);
+    case PROBE_SHORT:
+      return submit_too_many(loop);
     case PROBE_DROP:
       return drop(loop, memory);
   }

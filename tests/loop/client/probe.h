@@ -27,6 +27,7 @@ enum probe_job {
   PROBE_FILL,      /* prepares as many NOPs as there is room for; DONE */
   PROBE_SPIN,      /* goes on without waiting for anything, `count` times */
   PROBE_SUBMIT,    /* submits by itself, in the step; DONE */
+  PROBE_SHORT,     /* in the kernel: submits more than the ring can hold */
   PROBE_DROP,      /* prepares a NOP and stops; the next step: how many wait */
 };
 

@@ -1,5 +1,8 @@
 // What a loop does, step by step: the same in the kernel and in the process.
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -45,6 +48,25 @@ TEST_P(StepsTest, OneCallOfTheKernelForAll) {
   ASSERT_NO_FATAL_FAILURE(Make(PROBE_COUNT, 10));
   EXPECT_THAT(Run(), StopsWith(BPFGRANT_STOP_DONE));
   EXPECT_EQ(loop().enters(), InKernel() ? 1u : 10u);
+}
+
+TEST_P(StepsTest, AShortSubmissionSaysHowShort) {
+  BPFGRANT_IN_PLACE();
+  ASSERT_NO_FATAL_FAILURE(Make(PROBE_SHORT));
+  if (InKernel()) {
+    const auto stop = Run();
+    ASSERT_THAT(stop, StopsWith(BPFGRANT_STOP_SUBMIT));
+    EXPECT_EQ(stop->detail, PROBE_SQ_ENTRIES);
+    return;
+  }
+  // The ring is no ring for a while.
+  const UniqueFd ring(dup(loop().ring_fd()));
+  const UniqueFd none(open("/dev/null", O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(dup2(none.get(), loop().ring_fd()), loop().ring_fd());
+  const auto stop = Run();
+  ASSERT_EQ(dup2(ring.get(), loop().ring_fd()), loop().ring_fd());
+  ASSERT_THAT(stop, StopsWith(BPFGRANT_STOP_SUBMIT));
+  EXPECT_EQ(stop->detail, -EOPNOTSUPP);
 }
 
 TEST_P(StepsTest, WaitsForSeveral) {
