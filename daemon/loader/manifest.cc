@@ -166,9 +166,10 @@ absl::Status CheckMap(const TextFile& text, const v1::Manifest::Map& map,
     return complain("rights", absl::StrCat("the rights of handle '",
                                            map.handle(), "' must be given"));
   }
-  // A reader of a ring buffer writes its position, and the kernel maps no
+  // Each end of a ring buffer writes its position, and the kernel maps no
   // narrowed fd.
-  if (map.kind() == v1::HANDLE_KIND_RING_BUFFER &&
+  if ((map.kind() == v1::HANDLE_KIND_RING_BUFFER ||
+       map.kind() == v1::HANDLE_KIND_USER_RING_BUFFER) &&
       map.rights() != v1::RIGHTS_READ_WRITE) {
     return complain("rights", "a ring buffer's handle needs RIGHTS_READ_WRITE");
   }

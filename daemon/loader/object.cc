@@ -58,9 +58,18 @@ std::optional<bpf_map_type> MapType(v1::HandleKind kind) {
       return BPF_MAP_TYPE_REUSEPORT_SOCKARRAY;
     case v1::HANDLE_KIND_PERCPU_ARRAY:
       return BPF_MAP_TYPE_PERCPU_ARRAY;
+    case v1::HANDLE_KIND_USER_RING_BUFFER:
+      return BPF_MAP_TYPE_USER_RINGBUF;
+    case v1::HANDLE_KIND_LPM_TRIE:
+      return BPF_MAP_TYPE_LPM_TRIE;
     default:
       return std::nullopt;
   }
+}
+
+bool IsRingBuffer(const bpf_map* map) {
+  return bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF ||
+         bpf_map__type(map) == BPF_MAP_TYPE_USER_RINGBUF;
 }
 
 std::string MapTypeName(bpf_map_type type) {
@@ -242,9 +251,14 @@ uint64_t MapBytes(const bpf_map* map) {
   const uint64_t value = RoundUp(bpf_map__value_size(map), 8);
   switch (bpf_map__type(map)) {
     case BPF_MAP_TYPE_RINGBUF:
+    case BPF_MAP_TYPE_USER_RINGBUF:
       return entries + 3 * 4096;
     case BPF_MAP_TYPE_PERCPU_ARRAY:
       return entries * value * std::max(libbpf_num_possible_cpus(), 1);
+    case BPF_MAP_TYPE_LPM_TRIE:
+      // struct lpm_trie_node (kernel/bpf/lpm_trie.c), and one between two.
+      return entries * 2 *
+             (40 + RoundUp(bpf_map__key_size(map), 8) + value);
     case BPF_MAP_TYPE_HASH:
       // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
       return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
@@ -376,7 +390,7 @@ v1::Handle DescribeHandle(const bpf_map* map, std::string name,
   handle.set_max_entries(bpf_map__max_entries(map));
   // The kernel maps no narrowed fd, whatever the map's flags say.
   handle.set_mappable(rights == v1::RIGHTS_READ_WRITE &&
-                      (bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF ||
+                      (IsRingBuffer(map) ||
                        (bpf_map__map_flags(map) & BPF_F_MMAPABLE) != 0));
   return handle;
 }

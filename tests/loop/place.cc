@@ -10,32 +10,16 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "tests/harness/daemon_fixture.h"
+#include "tests/harness/as_nobody.h"
 #include "tests/harness/kernel_features.h"
-#include "tests/harness/probe_privilege.h"
 #include "tests/harness/skip.h"
-#include "tests/harness/unprivileged.h"
 
 namespace bpfgrant::test {
-namespace {
-
-// Where nobody finds the daemon. That it is set makes the process nobody.
-constexpr char kSocket[] = "BPFGRANT_TEST_BROKER_SOCKET";
-
-// Before gtest lists or runs anything.
-const char* const broker_socket = [] {
-  const char* path = std::getenv(kSocket);
-  if (path != nullptr) AssertUnprivileged();
-  return path;
-}();
-
-}  // namespace
 
 void PlaceTest::SetUp() {
   if (!InKernel()) return;
-  if (broker_socket != nullptr) {
-    auto connection = Connection::Connect({.path = broker_socket});
+  if (SocketForNobody() != nullptr) {
+    auto connection = Connection::Connect({.path = SocketForNobody()});
     ASSERT_TRUE(connection.ok()) << connection.status();
     connection_ = std::make_unique<Connection>(*std::move(connection));
     return;
@@ -44,26 +28,15 @@ void PlaceTest::SetUp() {
   BPFGRANT_REQUIRE_KERNEL(KernelHasLoops(),
                           "io_uring loops (struct io_uring_bpf_ops)");
   BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE);
-  RunAsNobody();
-}
-
-void PlaceTest::RunAsNobody() {
+  if (const char* shared = std::getenv("BPFGRANT_TEST_LOOP_DAEMON")) {
+    const std::string socket = ReadFile(shared);
+    ASSERT_NE(socket, "") << shared << ": there is no daemon";
+    return RunThisTestAsNobody(socket);
+  }
   auto daemon = Daemon::Start(
       {.policy = kAllowAll, .config = kNothingAhead, .programs = {program_}});
   ASSERT_TRUE(daemon.ok()) << daemon.status();
-  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-  UnprivilegedOptions options;
-  options.timeout = std::chrono::minutes(4);
-  options.environment = {
-      absl::StrCat(kSocket, "=", (*daemon)->broker_socket())};
-  const Outcome outcome =
-      RunUnprivileged(std::filesystem::read_symlink("/proc/self/exe").string(),
-                      {absl::StrCat("--gtest_filter=", test->test_suite_name(),
-                                    ".", test->name())},
-                      options);
-  EXPECT_TRUE(outcome.ok()) << outcome.Describe();
-  EXPECT_NE(outcome.output.find("[       OK ]"), std::string::npos)
-      << outcome.Describe();
+  RunThisTestAsNobody((*daemon)->broker_socket());
   const absl::Status stopped = (*daemon)->Stop();
   EXPECT_TRUE(stopped.ok()) << stopped;
 }

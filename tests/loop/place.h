@@ -13,8 +13,9 @@
 //     auto loop = Create({.program = "echo", .interface = "echo/1",
 //                         .native = &bpfgrant_native_echo, ...});
 //
-// In the kernel the test starts the daemon, executes itself as nobody, for this
-// one case, and reports what came of that. Both see the same results or fail.
+// In the kernel the test starts the daemon (under CTest: takes the one that
+// loop_daemon has started), executes itself as nobody, for this one case, and
+// reports what came of that. Both see the same results or fail.
 
 #ifndef TESTS_LOOP_PLACE_H_
 #define TESTS_LOOP_PLACE_H_
@@ -47,8 +48,6 @@ class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
   absl::StatusOr<Loop> Create(Loop::Options options);
 
  private:
-  void RunAsNobody();
-
   const std::string program_;
   bool in_place_ = true;
   std::unique_ptr<Connection> connection_;

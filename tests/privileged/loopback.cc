@@ -13,12 +13,30 @@
 namespace bpfgrant::test {
 namespace {
 
-sockaddr_in Loopback(uint16_t port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(port);
+// Of either family.
+union Address {
+  sockaddr any;
+  sockaddr_in ipv4;
+  sockaddr_in6 ipv6;
+};
+
+Address Parse(const std::string& text, uint16_t port) {
+  Address address{};
+  if (inet_pton(AF_INET, text.c_str(), &address.ipv4.sin_addr) == 1) {
+    address.ipv4.sin_family = AF_INET;
+    address.ipv4.sin_port = htons(port);
+  } else {
+    EXPECT_EQ(inet_pton(AF_INET6, text.c_str(), &address.ipv6.sin6_addr), 1)
+        << text;
+    address.ipv6.sin6_family = AF_INET6;
+    address.ipv6.sin6_port = htons(port);
+  }
   return address;
+}
+
+socklen_t SizeOf(const Address& address) {
+  return address.any.sa_family == AF_INET ? sizeof(address.ipv4)
+                                          : sizeof(address.ipv6);
 }
 
 }  // namespace
@@ -29,12 +47,23 @@ UdpSocket::UdpSocket(uint16_t port, bool reuse_port)
   if (reuse_port) {
     EXPECT_EQ(setsockopt(fd(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
   }
-  sockaddr_in address = Loopback(port);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(fd(), reinterpret_cast<sockaddr*>(&address), size), 0)
-      << std::strerror(errno);
-  EXPECT_EQ(getsockname(fd(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  port_ = ntohs(address.sin_port);
+  Bind("127.0.0.1", port);
+}
+
+UdpSocket::UdpSocket(const std::string& address)
+    : fd_(socket(Parse(address, 0).any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC,
+                 0)) {
+  Bind(address, 0);
+}
+
+void UdpSocket::Bind(const std::string& text, uint16_t port) {
+  Address address = Parse(text, port);
+  ipv6_ = address.any.sa_family == AF_INET6;
+  socklen_t size = SizeOf(address);
+  EXPECT_EQ(bind(fd(), &address.any, size), 0)
+      << text << ": " << std::strerror(errno);
+  EXPECT_EQ(getsockname(fd(), &address.any, &size), 0);
+  port_ = ntohs(ipv6_ ? address.ipv6.sin6_port : address.ipv4.sin_port);
 }
 
 void UdpSocket::Attach(int option, int program) {
@@ -43,12 +72,12 @@ void UdpSocket::Attach(int option, int program) {
 }
 
 void UdpSocket::SendTo(uint16_t port, const std::string& bytes) {
-  const sockaddr_in address = Loopback(port);
+  const Address address = Parse(ipv6_ ? "::1" : "127.0.0.1", port);
   // A receiver that answered "nobody is here" before makes one send fail.
   for (int i = 0; i < 2; ++i) {
     if (sendto(fd(), bytes.data(), bytes.size(), 0,
-               reinterpret_cast<const sockaddr*>(&address),
-               sizeof(address)) == static_cast<ssize_t>(bytes.size())) {
+               &address.any,
+               SizeOf(address)) == static_cast<ssize_t>(bytes.size())) {
       return;
     }
   }

@@ -16,6 +16,8 @@ class UdpSocket {
   // Bound to 127.0.0.1 and `port`; 0: any. `reuse_port` for a group of sockets.
   // A failure of the test if that does not work.
   explicit UdpSocket(uint16_t port = 0, bool reuse_port = false);
+  // Bound to any port of an address that is this machine's: 127.0.0.2, ::1.
+  explicit UdpSocket(const std::string& address);
 
   int fd() const { return fd_.get(); }
   uint16_t port() const { return port_; }
@@ -24,6 +26,7 @@ class UdpSocket {
   // SO_ATTACH_REUSEPORT_EBPF. A failure of the test if the kernel refuses.
   void Attach(int option, int program);
 
+  // To that port of 127.0.0.1, or of ::1 from an IPv6 socket.
   void SendTo(uint16_t port, const std::string& bytes);
   // The next datagram; none if there is none within `wait_ms`. On loopback what
   // was sent is there when send returns, so that 0 does.
@@ -32,7 +35,10 @@ class UdpSocket {
   int Drain();
 
  private:
+  void Bind(const std::string& address, uint16_t port);
+
   UniqueFd fd_;
+  bool ipv6_ = false;
   uint16_t port_ = 0;
 };
 
