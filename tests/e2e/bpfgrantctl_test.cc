@@ -109,7 +109,7 @@ class BpfgrantctlTest : public DaemonTest {
     if (IsSkipped()) return;
     DaemonOptions options;
     options.policy = kPolicy;
-    options.loops = false;
+    options.programs = kTwoPrograms;
     ASSERT_TRUE(StartDaemon(options));
   }
 

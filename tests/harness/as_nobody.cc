@@ -3,10 +3,12 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "tests/harness/daemon_fixture.h"
 #include "tests/harness/probe_privilege.h"
 #include "tests/harness/skip.h"
 #include "tests/harness/unprivileged.h"
@@ -24,11 +26,7 @@ const char* const given_socket = [] {
   return path;
 }();
 
-}  // namespace
-
-const char* SocketForNobody() { return given_socket; }
-
-void RunThisTestAsNobody(const std::string& broker_socket) {
+void Execute(const std::string& broker_socket) {
   const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
   UnprivilegedOptions options;
   options.timeout = std::chrono::minutes(4);
@@ -43,6 +41,25 @@ void RunThisTestAsNobody(const std::string& broker_socket) {
       << outcome.Describe();
 }
 
+}  // namespace
+
+const char* SocketForNobody() { return given_socket; }
+
+void RunThisTestAsNobody(const std::string& program) {
+  if (const char* shared = std::getenv("BPFGRANT_TEST_SHARED_DAEMON")) {
+    std::string socket;
+    std::getline(std::ifstream(shared), socket);
+    ASSERT_NE(socket, "") << shared << ": there is no daemon";
+    return Execute(socket);
+  }
+  auto daemon = Daemon::Start(
+      {.policy = kAllowAll, .config = kNothingAhead, .programs = {program}});
+  ASSERT_TRUE(daemon.ok()) << daemon.status();
+  Execute((*daemon)->broker_socket());
+  const absl::Status stopped = (*daemon)->Stop();
+  EXPECT_TRUE(stopped.ok()) << stopped;
+}
+
 void NobodyTest::SetUp() {
   if (IsNobody()) {
     auto connection = Connection::Connect({.path = SocketForNobody()});
@@ -51,12 +68,7 @@ void NobodyTest::SetUp() {
     return;
   }
   BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON);
-  auto daemon = Daemon::Start(options_);
-  ASSERT_TRUE(daemon.ok()) << daemon.status();
-  ASSERT_NO_FATAL_FAILURE(Prepare(**daemon));
-  RunThisTestAsNobody((*daemon)->broker_socket());
-  const absl::Status stopped = (*daemon)->Stop();
-  EXPECT_TRUE(stopped.ok()) << stopped;
+  RunThisTestAsNobody(program_);
 }
 
 }  // namespace bpfgrant::test

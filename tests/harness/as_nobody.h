@@ -1,9 +1,11 @@
-// A test that is a client: it starts the daemon as root and executes itself as
-// nobody, for this one case, which is what reports.
+// A test that is a client: as root it executes itself as nobody, for this one
+// case, and reports what came of that. The daemon, which has one program of the
+// catalog and allows everyone everything, is one of its own, or under CTest the
+// one that bpfgrant_share_daemon (tests/CMakeLists.txt) has started.
 //
 //   class SamplerTest : public bpfgrant::test::NobodyTest {
 //    protected:
-//     SamplerTest() : NobodyTest({.policy = kAllowAll}) {}
+//     SamplerTest() : NobodyTest("packet_sampler") {}
 //   };
 //
 //   TEST_F(SamplerTest, Samples) {
@@ -21,31 +23,27 @@
 
 #include "client/bpfgrant/connection.h"
 #include "gtest/gtest.h"
-#include "tests/harness/daemon_fixture.h"
 
 namespace bpfgrant::test {
 
-// The socket of the daemon that the process which is root has started; null in
-// that process.
+// The broker's socket; null in the process that is root.
 const char* SocketForNobody();
 
-// Executes the test case under way as nobody, with the daemon of that broker
-// socket. A failure of the test if that one fails.
-void RunThisTestAsNobody(const std::string& broker_socket);
+// Executes the test case under way as nobody. A failure of the test if that one
+// fails.
+void RunThisTestAsNobody(const std::string& program);
 
 class NobodyTest : public ::testing::Test {
  protected:
-  explicit NobodyTest(DaemonOptions options) : options_(std::move(options)) {}
+  explicit NobodyTest(std::string program) : program_(std::move(program)) {}
 
   void SetUp() override;
-  // As root, when the daemon runs and before the client does.
-  virtual void Prepare(Daemon&) {}
 
   bool IsNobody() const { return SocketForNobody() != nullptr; }
   Connection& connection() { return *connection_; }
 
  private:
-  const DaemonOptions options_;
+  const std::string program_;
   std::unique_ptr<Connection> connection_;
 };
 

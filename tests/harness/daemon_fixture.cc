@@ -87,14 +87,9 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
 bool IsWanted(const fs::path& file, const DaemonOptions& options) {
   const std::string name = file.filename().string();
   const std::string program = name.substr(0, name.find('.'));
-  if (!options.programs.empty() &&
-      std::find(options.programs.begin(), options.programs.end(), program) ==
-          options.programs.end()) {
-    return false;
-  }
-  const fs::path manifest = file.parent_path() / (program + ".manifest");
-  return options.loops ||
-         ReadAll(manifest).find("IO_URING_LOOP") == std::string::npos;
+  return options.programs.empty() ||
+         std::find(options.programs.begin(), options.programs.end(), program) !=
+             options.programs.end();
 }
 
 }  // namespace

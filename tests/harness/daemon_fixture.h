@@ -29,8 +29,6 @@ struct DaemonOptions {
   std::string config;
   // Whether the catalog begins as the one that the build made, or empty.
   bool build_catalog = true;
-  // With the build's loops, which not every kernel has.
-  bool loops = true;
   // Of the build's programs these alone; empty: all. To load what a test does
   // not use takes seconds in an emulated machine.
   std::vector<std::string> programs;
@@ -40,6 +38,10 @@ struct DaemonOptions {
   std::vector<std::string> environment;  // "NAME=value"; besides the test's own
   std::chrono::milliseconds start_timeout{20'000};
 };
+
+// What tests put there that are about the daemon and not about a program.
+inline const std::vector<std::string> kTwoPrograms = {"packet_sampler",
+                                                      "reuseport_steer"};
 
 // Text of a configuration by which no instance is loaded before it is wanted.
 inline constexpr char kNothingAhead[] = "limits { pool_bytes: 1 }";

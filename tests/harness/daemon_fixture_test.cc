@@ -41,7 +41,7 @@ bool CanConnect(const std::string& path, int type) {
 TEST_F(DaemonFixtureTest, StartsAndStops) {
   DaemonOptions options;
   options.policy = kAllowAll;
-  options.loops = false;
+  options.programs = kTwoPrograms;
   ASSERT_TRUE(StartDaemon(options));
   EXPECT_TRUE(CanConnect(daemon().broker_socket(), SOCK_SEQPACKET));
   EXPECT_TRUE(CanConnect(daemon().control_socket(), SOCK_STREAM));
@@ -58,7 +58,7 @@ TEST_F(DaemonFixtureTest, StartsAndStops) {
 
 TEST_F(DaemonFixtureTest, ReloadTakesWhatWasWritten) {
   DaemonOptions options;
-  options.loops = false;
+  options.programs = kTwoPrograms;
   ASSERT_TRUE(StartDaemon(options));
   EXPECT_THAT(daemon().Log(), HasSubstr("2 programs, 0 unavailable, 0 rules"));
   daemon().WritePolicy(kAllowAll);

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -28,17 +27,7 @@ void PlaceTest::SetUp() {
   BPFGRANT_REQUIRE_KERNEL(KernelHasLoops(),
                           "io_uring loops (struct io_uring_bpf_ops)");
   BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE);
-  if (const char* shared = std::getenv("BPFGRANT_TEST_LOOP_DAEMON")) {
-    const std::string socket = ReadFile(shared);
-    ASSERT_NE(socket, "") << shared << ": there is no daemon";
-    return RunThisTestAsNobody(socket);
-  }
-  auto daemon = Daemon::Start(
-      {.policy = kAllowAll, .config = kNothingAhead, .programs = {program_}});
-  ASSERT_TRUE(daemon.ok()) << daemon.status();
-  RunThisTestAsNobody((*daemon)->broker_socket());
-  const absl::Status stopped = (*daemon)->Stop();
-  EXPECT_TRUE(stopped.ok()) << stopped;
+  RunThisTestAsNobody(program_);
 }
 
 absl::StatusOr<Loop> PlaceTest::Create(Loop::Options options) {

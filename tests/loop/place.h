@@ -13,9 +13,8 @@
 //     auto loop = Create({.program = "echo", .interface = "echo/1",
 //                         .native = &bpfgrant_native_echo, ...});
 //
-// In the kernel the test starts the daemon (under CTest: takes the one that
-// loop_daemon has started), executes itself as nobody, for this one case, and
-// reports what came of that. Both see the same results or fail.
+// In the kernel the test executes itself as nobody (tests/harness/as_nobody.h).
+// Both see the same results or fail.
 
 #ifndef TESTS_LOOP_PLACE_H_
 #define TESTS_LOOP_PLACE_H_
@@ -34,7 +33,6 @@ namespace bpfgrant::test {
 
 class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
  protected:
-  // The daemon's catalog has `program` alone.
   explicit PlaceTest(std::string program) : program_(std::move(program)) {}
 
   void SetUp() override;

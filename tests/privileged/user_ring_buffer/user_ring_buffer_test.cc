@@ -39,13 +39,13 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kMostSamples = 128 * 1024;
 constexpr size_t kHalf = DRAINER_BYTES / 2;
 
-// The catalog of the daemon that NobodyTest starts.
+// The catalog of a daemon that NobodyTest starts itself.
 [[maybe_unused]] const int catalog =
     setenv("BPFGRANT_TEST_CATALOG", DRAINER_CATALOG, /*replace=*/1);
 
 class UserRingBufferTest : public NobodyTest {
  protected:
-  UserRingBufferTest() : NobodyTest({.policy = kAllowAll}) {}
+  UserRingBufferTest() : NobodyTest("drainer") {}
 
   void SetUp() override {
     NobodyTest::SetUp();

@@ -1,12 +1,11 @@
-// The daemon that the cases of one loop share when CTest runs them all: to start
-// one for each takes most of the time in an emulated machine.
+// The daemon that cases share when CTest runs them all: to start one for each
+// takes most of the time in an emulated machine.
 //
-//   loop_daemon up FILE PROGRAM CATALOG
-//   loop_daemon down FILE
+//   shared_daemon up FILE PROGRAM CATALOG
+//   shared_daemon down FILE
 //
 // "up" leaves the daemon behind, with a process that keeps it, and its broker's
-// socket in FILE; where there can be none (a kernel without loops, no root),
-// FILE stays empty. "down" ends it, and fails if it did not live to see that or
+// socket in FILE; without the capabilities for it, FILE stays empty. "down" ends it, and fails if it did not live to see that or
 // does not end as it should.
 
 #include <fcntl.h>
@@ -27,7 +26,6 @@
 #include <thread>
 
 #include "tests/harness/daemon_fixture.h"
-#include "tests/harness/kernel_features.h"
 #include "tests/harness/probe_privilege.h"
 
 namespace {
@@ -89,9 +87,9 @@ int Up(const std::string& file, const std::string& program,
        const char* catalog) {
   WriteFile(file, "");
   const std::string missing = bpfgrant::test::MissingPrivilege(
-      {CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE});
-  if (!missing.empty() || !bpfgrant::test::KernelHasLoops()) {
-    std::printf("There are no loops here.\n");
+      {CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_PTRACE});
+  if (!missing.empty()) {
+    std::printf("%s\n", missing.c_str());
     return 0;
   }
   setenv("BPFGRANT_TEST_CATALOG", catalog, /*replace=*/1);
@@ -138,7 +136,7 @@ int main(int argc, char** argv) {
   if (verb == "up" && argc == 5) return Up(argv[2], argv[3], argv[4]);
   if (verb == "down" && argc == 3) return Down(argv[2]);
   std::fprintf(stderr,
-               "Usage: loop_daemon up FILE PROGRAM CATALOG\n"
-               "       loop_daemon down FILE\n");
+               "Usage: shared_daemon up FILE PROGRAM CATALOG\n"
+               "       shared_daemon down FILE\n");
   return 2;
 }
