@@ -150,6 +150,13 @@ static __always_inline int stop_or_wait(struct bpfgrant_loop* loop,
   return bpfgrant_wait(loop, idle ? 1 : 0);
 }
 
+// Whether what a submission brings at once decides if the loop stops. In the
+// process it is a system call; where it does not, the wait submits.
+static __always_inline bool decides(const struct frame_reader_state* state) {
+  return state->config.stop_after && (state->announced + state->gathered != 0 ||
+                                      !frame_reader_empty(&state->starved));
+}
+
 BPFGRANT_LOOP(frame_reader) {
   struct frame_reader_memory* memory =
       bpfgrant_memory(loop, struct frame_reader_memory);
@@ -175,7 +182,7 @@ BPFGRANT_LOOP(frame_reader) {
       frame_reader_pour(&state->starved, &state->work);
     }
     keeps_up = work(loop, memory, state);
-    if (!FRAME_READER_IN_KERNEL && !state->config.stop_after) break;
+    if (!FRAME_READER_IN_KERNEL && !decides(state)) break;
     if (io_uring_submit(&loop->ring) < 0) return BPFGRANT_STOP_SUBMIT;
     if (!keeps_up || !io_uring_cq_ready(&loop->ring)) break;
     if (state->config.stop_after &&

@@ -99,28 +99,46 @@ enum frame_reader_parsed {
   FRAME_READER_ENDED, /* the connection is at its end */
 };
 
-/* Announces the frame at c->start, if all of it has come. */
-static __always_inline enum frame_reader_parsed frame_reader_bulk_frame(
-    struct frame_reader_memory* memory, struct frame_reader_state* state,
-    struct frame_reader_connection* c, struct frame_reader_chunk* chunk,
-    __u32 index) {
-  __u32 left = c->end - c->start;
-  __u32 place = ((c->chunk - 1) << (state->chunk_shift & 31)) + c->start;
-  const __u8* header = &memory->staging[place % FRAME_READER_STAGING];
-  __u32 length, worker;
+/* A connection's frames while they are announced: what each of them needs and
+   changes, read from the state once and written back once. */
+struct frame_reader_run {
+  __u32 chunk;            /* where it begins in `staging` */
+  __u32 start, end, need; /* as of the connection */
+  __u32 workers;
+  __u32 most; /* bytes of a body */
+  __u32 gathered;
+  __u32 out;
+  __u64 bytes;
+  __u32 worker, length; /* of the last frame */
+};
 
-  c->need = sizeof(struct frame_header);
+/* Announces the frame at run->start, if all of it has come and it can be. */
+static __always_inline enum frame_reader_parsed frame_reader_bulk_frame(
+    const struct frame_reader_memory* memory, struct frame_reader_state* state,
+    struct frame_reader_run* run, __u32 index) {
+  __u32 left = run->end - run->start;
+  __u32 place = run->chunk + run->start;
+  const __u8* header = &memory->staging[place % FRAME_READER_STAGING];
+  struct frame_event* event;
+
+  run->need = sizeof(struct frame_header);
   if (left < sizeof(struct frame_header)) return FRAME_READER_ALL;
-  length = frame_reader_load(header);
-  worker = frame_reader_load(header + sizeof(length));
-  if (!frame_reader_acceptable(state, index, worker, length))
+  run->length = frame_reader_load(header);
+  run->worker = frame_reader_load(header + sizeof(run->length));
+  if (run->worker >= run->workers || run->length > run->most)
     return FRAME_READER_ENDED;
-  c->need += length;
-  if (left < c->need) return FRAME_READER_ALL;
-  frame_reader_announce(state, FRAME_ARRIVED, index, worker, length,
-                        place + sizeof(struct frame_header));
-  if (length) chunk->out++;
-  c->start += c->need;
+  run->need += run->length;
+  if (left < run->need) return FRAME_READER_ALL;
+  event = &state->events[run->gathered % FRAME_READER_BATCH];
+  event->kind = FRAME_ARRIVED;
+  event->connection = index;
+  event->worker = run->worker;
+  event->length = run->length;
+  event->place = place + sizeof(struct frame_header);
+  run->gathered++;
+  run->out += run->length != 0;
+  run->bytes += run->length;
+  run->start += run->need;
   return FRAME_READER_MORE;
 }
 
@@ -128,16 +146,38 @@ static __always_inline enum frame_reader_parsed frame_reader_bulk_parse(
     struct frame_reader_memory* memory, struct frame_reader_state* state,
     struct frame_reader_connection* c, __u32 index) {
   struct frame_reader_chunk* chunk = frame_reader_chunk_at(state, c->chunk - 1);
-  enum frame_reader_parsed parsed;
+  enum frame_reader_parsed parsed = FRAME_READER_MORE;
+  struct frame_reader_run run;
   int i;
 
-  if (!chunk) return FRAME_READER_ALL;
-  bpfgrant_for(i, 0, FRAME_READER_BATCH) {
-    if (!frame_reader_has_room(state)) break;
-    parsed = frame_reader_bulk_frame(memory, state, c, chunk, index);
-    if (parsed != FRAME_READER_MORE) return parsed;
+  /* Most visits find nothing new. */
+  if (!chunk || c->end - c->start < c->need) return FRAME_READER_ALL;
+  run.chunk = (c->chunk - 1) << (state->chunk_shift & 31);
+  run.start = c->start;
+  run.end = c->end;
+  run.need = c->need;
+  run.workers = state->config.workers;
+  run.most = state->config.max_length;
+  run.gathered = state->gathered;
+  run.out = chunk->out;
+  run.bytes = state->totals.bytes;
+  run.worker = run.length = 0;
+  /* One place is left for its end. */
+  bpfgrant_for(i, (int)run.gathered, FRAME_READER_BATCH - 1) {
+    parsed = frame_reader_bulk_frame(memory, state, &run, index);
+    if (parsed != FRAME_READER_MORE) break;
   }
-  return FRAME_READER_MORE;
+  c->start = run.start;
+  c->need =
+      parsed == FRAME_READER_MORE ? sizeof(struct frame_header) : run.need;
+  state->totals.frames += run.gathered - state->gathered;
+  state->totals.bytes = run.bytes;
+  state->with_process += run.out - chunk->out;
+  state->gathered = run.gathered;
+  chunk->out = run.out;
+  if (parsed == FRAME_READER_ENDED)
+    frame_reader_acceptable(state, index, run.worker, run.length);
+  return parsed;
 }
 
 /* Sees to it that the next frame has room behind what is there. False: for lack

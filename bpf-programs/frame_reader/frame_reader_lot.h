@@ -130,6 +130,11 @@ static __always_inline void frame_reader_land_prepare(
     c->skip -= length;
     c->vector = at + 1;
   }
+  if (c->lot - c->vector == 1 && c->vector < FRAME_READER_LOT) {
+    /* A message would have to be looked at first. */
+    frame_reader_prep_vector(sqe, c->fd, desk, c->vector);
+    return;
+  }
   frame_reader_prep_vectors(sqe, c->fd, desk, address, c->vector,
                             c->lot - c->vector);
 }

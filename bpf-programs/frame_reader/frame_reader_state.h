@@ -207,6 +207,16 @@ static __always_inline void frame_reader_prep_vectors(
       0);
 }
 
+/* The same for one vector. */
+static __always_inline void frame_reader_prep_vector(
+    struct io_uring_sqe* sqe, __s32 fd, const struct frame_reader_desk* desk,
+    __u32 at) {
+  if (at >= FRAME_READER_LOT) return;
+  bpfgrant_checked(at);
+  io_uring_prep_recv(sqe, fd, (void*)bpfgrant_read_once(desk->vectors[at].base),
+                     bpfgrant_read_once(desk->vectors[at].length), 0);
+}
+
 /* A number of a frame's header, wherever that begins. */
 static __always_inline __u32 frame_reader_load(const __u8* from) {
 #ifdef __bpf__

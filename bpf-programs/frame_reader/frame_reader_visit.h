@@ -169,8 +169,9 @@ BPFGRANT_PART(frame_reader_request, struct frame_reader_memory* memory,
     frame_reader_land_prepare(c, desk, address, sqe);
   else
     frame_reader_direct_prepare(state, c, desk, address, sqe);
-  /* A try that fails is dear. */
-  if (c->drained && sqe->opcode == IORING_OP_RECV)
+  /* A try that fails is dear; what was peeked at is there. */
+  if (c->drained && c->phase != FRAME_READER_LAND &&
+      sqe->opcode == IORING_OP_RECV)
     sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
   io_uring_sqe_set_data64(sqe, index);
   if (state->config.flags & FRAME_READER_FIXED_FILES)

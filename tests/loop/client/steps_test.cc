@@ -1,11 +1,9 @@
 // What a loop does, step by step: the same in the kernel and in the process.
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "tests/loop/client/probe_test.h"
 
@@ -59,14 +57,14 @@ TEST_P(StepsTest, AShortSubmissionSaysHowShort) {
     EXPECT_EQ(stop->detail, PROBE_SQ_ENTRIES);
     return;
   }
-  // The ring is no ring for a while.
-  const UniqueFd ring(dup(loop().ring_fd()));
-  const UniqueFd none(open("/dev/null", O_RDWR | O_CLOEXEC));
-  ASSERT_EQ(dup2(none.get(), loop().ring_fd()), loop().ring_fd());
+  // The ring is not to be found for a while.
+  int& ring = loop().native()->ring.enter_ring_fd;
+  const int number = std::exchange(ring, 1 << 20);
   const auto stop = Run();
-  ASSERT_EQ(dup2(ring.get(), loop().ring_fd()), loop().ring_fd());
+  ring = number;
   ASSERT_THAT(stop, StopsWith(BPFGRANT_STOP_SUBMIT));
-  EXPECT_EQ(stop->detail, -EOPNOTSUPP);
+  EXPECT_TRUE(stop->detail == -EBADF || stop->detail == -EINVAL)
+      << stop->detail;
 }
 
 TEST_P(StepsTest, WaitsForSeveral) {
