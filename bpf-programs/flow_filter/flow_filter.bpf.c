@@ -87,6 +87,10 @@ struct {
 // not in the object's BTF. Constants, for .rodata exists anyway.
 const struct flow_filter_command* const flow_filter_sample = 0;
 const struct flow_filter_event* const flow_filter_record = 0;
+const enum flow_filter_verb* const flow_filter_verbs = 0;
+const enum flow_filter_list* const flow_filter_lists = 0;
+const enum flow_filter_kind* const flow_filter_kinds = 0;
+const enum flow_filter_why* const flow_filter_whys = 0;
 
 // A run's.
 struct run {

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -26,10 +28,13 @@ const char* const given_socket = [] {
   return path;
 }();
 
-void Execute(const std::string& broker_socket) {
+using Fds = std::vector<std::pair<int, int>>;
+
+void Execute(const std::string& broker_socket, const Fds& fds) {
   const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
   UnprivilegedOptions options;
   options.timeout = std::chrono::minutes(4);
+  options.fds = fds;
   options.environment = {absl::StrCat(kSocket, "=", broker_socket)};
   const Outcome outcome =
       RunUnprivileged(std::filesystem::read_symlink("/proc/self/exe").string(),
@@ -45,17 +50,17 @@ void Execute(const std::string& broker_socket) {
 
 const char* SocketForNobody() { return given_socket; }
 
-void RunThisTestAsNobody(const std::string& program) {
+void RunThisTestAsNobody(const std::string& program, const Fds& fds) {
   if (const char* shared = std::getenv("BPFGRANT_TEST_SHARED_DAEMON")) {
     std::string socket;
     std::getline(std::ifstream(shared), socket);
     ASSERT_NE(socket, "") << shared << ": there is no daemon";
-    return Execute(socket);
+    return Execute(socket, fds);
   }
   auto daemon = Daemon::Start(
       {.policy = kAllowAll, .config = kNothingAhead, .programs = {program}});
   ASSERT_TRUE(daemon.ok()) << daemon.status();
-  Execute((*daemon)->broker_socket());
+  Execute((*daemon)->broker_socket(), fds);
   const absl::Status stopped = (*daemon)->Stop();
   EXPECT_TRUE(stopped.ok()) << stopped;
 }
@@ -68,7 +73,8 @@ void NobodyTest::SetUp() {
     return;
   }
   BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON);
-  RunThisTestAsNobody(program_);
+  const Fds fds = FdsForNobody();
+  if (!HasFatalFailure()) RunThisTestAsNobody(program_, fds);
 }
 
 }  // namespace bpfgrant::test

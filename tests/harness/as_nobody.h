@@ -20,6 +20,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "client/bpfgrant/connection.h"
 #include "gtest/gtest.h"
@@ -29,15 +30,18 @@ namespace bpfgrant::test {
 // The broker's socket; null in the process that is root.
 const char* SocketForNobody();
 
-// Executes the test case under way as nobody. A failure of the test if that one
-// fails.
-void RunThisTestAsNobody(const std::string& program);
+// Executes the test case under way as nobody, with these fds under these
+// numbers. A failure of the test if that one fails.
+void RunThisTestAsNobody(const std::string& program,
+                         const std::vector<std::pair<int, int>>& fds = {});
 
 class NobodyTest : public ::testing::Test {
  protected:
   explicit NobodyTest(std::string program) : program_(std::move(program)) {}
 
   void SetUp() override;
+  // Called as root: ours, and its number there.
+  virtual std::vector<std::pair<int, int>> FdsForNobody() { return {}; }
 
   bool IsNobody() const { return SocketForNobody() != nullptr; }
   Connection& connection() { return *connection_; }
