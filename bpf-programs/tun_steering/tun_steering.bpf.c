@@ -39,9 +39,9 @@ struct {
   __type(value, __u16);
 } indirection SEC(".maps");
 
-// What is hashed: addresses, then ports, in network byte order. An IPv4 flow
-// fills the first 12 bytes; zeros behind change no hash.
+// What is hashed: addresses, then ports, in network byte order.
 struct flow {
+  __u32 used; /* bytes, at most */
   __u8 bytes[TUN_STEERING_KEY - 4];
 };
 
@@ -69,6 +69,7 @@ static __always_inline __u32 toeplitz(const struct flow* flow,
   int byte, bit;
 
   for (byte = 0; byte < TUN_STEERING_KEY - 4; byte++) {
+    if ((__u32)byte >= flow->used) break;
     __u32 input = flow->bytes[byte];
     __u32 next = READ_ONCE(with->rest[byte]);
 
@@ -97,6 +98,7 @@ static __always_inline bool ipv4(struct __sk_buff* skb, __u32 types,
 
   if (!load(skb, 0, &header, sizeof(header))) return false;
   __builtin_memcpy(flow->bytes, &header.saddr, 8);
+  flow->used = 12;
   /* A fragment, but for the first one, has no ports; none of them is asked. */
   if (!(bpf_ntohs(header.frag_off) & 0x3fff) &&
       add_ports(skb, flow, types, header.protocol, TUN_STEERING_TCPV4,
@@ -131,6 +133,7 @@ static __always_inline bool ipv6(struct __sk_buff* skb, __u32 types,
 
   if (!load(skb, 0, &header, sizeof(header))) return false;
   __builtin_memcpy(flow->bytes, &header.saddr, 32);
+  flow->used = 36;
   protocol = header.nexthdr;
   at = behind_extensions(skb, &protocol);
   if (at && add_ports(skb, flow, types, protocol, TUN_STEERING_TCPV6,

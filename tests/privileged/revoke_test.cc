@@ -199,7 +199,8 @@ TEST_F(RevokeTest, ARunThatGoesOnIsNamed) {
   Connect(client);
   const Acquired acquired = client.Acquire("packet_sampler program");
   const SamplerProbe probe(acquired);
-  BeginLongRun(client, std::chrono::seconds(5));
+  // Far longer than Revoke waits, however badly its time was guessed.
+  BeginLongRun(client, std::chrono::seconds(8));
   v1::RevokeRequest request;
   request.set_grant(acquired.grant);
   const auto reply = administrator().Revoke(request);
