@@ -253,17 +253,16 @@ TEST_F(SafeFileTest, RewrittenWhileItIsReadUnjudged) {
 // One that grows is never read in part: what comes back is what was complete.
 TEST_F(SafeFileTest, GrowingWhileItIsRead) {
   const std::string path = folder_.Write("log", "line\n");
+  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  const auto directory = SafeDirectory::Open(folder_.path(), {});
+  ASSERT_TRUE(directory.ok());
   std::atomic<bool> done = false;
   std::thread writer([&] {
-    const UniqueFd fd(open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
     while (!done) {
       EXPECT_EQ(write(fd.get(), "line\n", 5), 5);
       usleep(100);
     }
   });
-  const auto directory = SafeDirectory::Open(folder_.path(), {});
-  ASSERT_TRUE(directory.ok());
-  usleep(20'000);
   for (int i = 0; i < 20; ++i) {
     EXPECT_THAT(directory->Read("log", kMaxObjectBytes).status(),
                 Refused(v1::REASON_FILE_UNSAFE, "open for writing"));

@@ -55,8 +55,9 @@ bool WaitUntil(const std::function<bool()>& holds, seconds limit) {
   return true;
 }
 
-// Keeps the daemon until SIGTERM. Its words go into FILE.log.
-int Keep(const std::string& file, const std::string& program) {
+// Keeps the daemon until SIGTERM, or until nobody runs tests any more. Its words
+// go into FILE.log.
+int Keep(const std::string& file, const std::string& program, pid_t ctest) {
   sigset_t wanted;
   sigemptyset(&wanted);
   sigaddset(&wanted, SIGTERM);
@@ -71,8 +72,9 @@ int Keep(const std::string& file, const std::string& program) {
   }
   WriteFile(file + ".pid", std::to_string(getpid()));
   WriteFile(file, (*daemon)->broker_socket());
-  int number = 0;
-  sigwait(&wanted, &number);
+  const timespec second = {1, 0};
+  while (sigtimedwait(&wanted, nullptr, &second) < 0 && kill(ctest, 0) == 0) {
+  }
   const absl::Status stopped = (*daemon)->Stop();
   std::fprintf(stderr, "--- its log\n%s---\n", (*daemon)->Log().c_str());
   if (!stopped.ok()) {
@@ -93,6 +95,7 @@ int Up(const std::string& file, const std::string& program,
     return 0;
   }
   setenv("BPFGRANT_TEST_CATALOG", catalog, /*replace=*/1);
+  const pid_t ctest = getppid();
   const pid_t keeper = fork();
   if (keeper == 0) {
     // CTest waits for all who hold its pipes.
@@ -103,7 +106,7 @@ int Up(const std::string& file, const std::string& program,
     dup2(nothing, STDIN_FILENO);
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
-    _exit(Keep(file, program));
+    _exit(Keep(file, program, ctest));
   }
   const bool up = WaitUntil(
       [&] {
