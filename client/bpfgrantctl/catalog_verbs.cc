@@ -84,6 +84,14 @@ void AddAdmission(const v1::DescribeReply& reply, Sheet& sheet) {
   if (!reply.refusal().empty()) {
     sheet.Add("refusal", Cell(reply.refusal(), Style::kBad));
   }
+  for (int i = 0; i < reply.variant_size(); ++i) {
+    const v1::VariantDescription& variant = reply.variant(i);
+    const std::string outcome = variant.chosen()  ? "chosen"
+                                : variant.tried() ? variant.refusal()
+                                                  : "not tried";
+    sheet.Add(i == 0 ? "variants" : "",
+              absl::StrCat(variant.name(), ": ", outcome));
+  }
   if (!reply.verifier_log().empty()) {
     const std::vector<std::string> lines = absl::StrSplit(
         absl::StripTrailingAsciiWhitespace(reply.verifier_log()), '\n');

@@ -1,5 +1,9 @@
 #include "daemon/loader/admission.h"
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -50,7 +54,7 @@ absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
                         const Mitigations& mitigations, Program& program) {
   const Manifest& manifest = *program.manifest;
   const std::string& name = manifest.message().object();
-  const Place place = manifest.text().Where("object");
+  const Place place = manifest.At("object");
   auto object = folder.Read(name, kMaxObjectBytes);
   if (absl::IsNotFound(object.status())) {
     return manifest.RefuseAt(place, v1::REASON_FILE_INVALID,
@@ -64,12 +68,14 @@ absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
   }
   program.entry.mutable_description()->set_digest(digest);
   const uint64_t length = bytes.size();
+  // The function is a variant's choice.
   program.entry.set_identity(
       Sha256({{reinterpret_cast<const char*>(&length), sizeof(length)},
               bytes,
+              manifest.message().program().function(),
               program.object.view()}));
   if (mitigations.digest_check && digest != manifest.message().sha256()) {
-    return manifest.RefuseAt(manifest.text().Where("sha256"),
+    return manifest.RefuseAt(manifest.At("sha256"),
                              v1::REASON_DIGEST_MISMATCH,
                              absl::StrCat("the object's digest is ", digest));
   }
@@ -104,7 +110,7 @@ std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
 absl::Status Link(Program& program) {
   auto linked = LinkLoop(program.object.view());
   if (!linked.ok()) {
-    return program.manifest->RefuseAt(program.manifest->text().Where("object"),
+    return program.manifest->RefuseAt(program.manifest->At("object"),
                                       RefusalOf(linked.status()).reason(),
                                       linked.status().message());
   }
@@ -121,7 +127,7 @@ absl::Status DescribeObject(Program& program) {
   }
   auto object = OpenObject(program.loadable(), manifest.message().name());
   if (!object.ok()) {
-    return manifest.RefuseAt(manifest.text().Where("object"),
+    return manifest.RefuseAt(manifest.At("object"),
                              ReasonOf(object.status()),
                              object.status().message());
   }
@@ -143,11 +149,15 @@ absl::Status DescribeObject(Program& program) {
 }
 
 absl::Status InspectInto(const SafeDirectory& folder, std::string_view bytes,
-                         const Mitigations& mitigations, Program& program) {
+                         const Mitigations& mitigations, int variant,
+                         Program& program) {
   auto manifest = Manifest::Parse(program.entry.description().file(),
                                   program.name(), bytes);
   if (!manifest.ok()) return manifest.status();
   program.manifest = *std::move(manifest);
+  if (!program.manifest->message().variant().empty()) {
+    program.manifest->Choose(variant);
+  }
   DescribeManifest(program.manifest->message(), program);
   if (auto status = ReadObject(folder, bytes, mitigations, program);
       !status.ok()) {
@@ -189,9 +199,9 @@ std::unique_ptr<Program> Unavailable(absl::string_view stem, std::string file,
 std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
                                  const std::string& file,
                                  std::string_view bytes,
-                                 const Mitigations& mitigations) {
+                                 const Mitigations& mitigations, int variant) {
   auto program = Named(StemOf(file), folder.PathOf(file));
-  if (auto status = InspectInto(folder, bytes, mitigations, *program);
+  if (auto status = InspectInto(folder, bytes, mitigations, variant, *program);
       !status.ok()) {
     MarkUnavailable(status, *program);
   } else {
@@ -212,11 +222,99 @@ std::shared_ptr<const Program> Admission::Admit(const SafeDirectory& folder,
                                                 const std::string& file,
                                                 std::string_view bytes) {
   std::unique_ptr<Program> program = Inspect(folder, file, bytes, mitigations_);
-  if (program->available()) {
-    TrialResult unsettled;
-    Finish(Try(*program, unsettled), *program);
+  if (!program->available()) return program;
+  if (!program->manifest->message().variant().empty()) {
+    return AdmitVariants(folder, file, bytes, std::move(program));
   }
+  Verify(*program);
   return program;
+}
+
+std::shared_ptr<const Program> Admission::AdmitVariants(
+    const SafeDirectory& folder, const std::string& file,
+    std::string_view bytes, std::unique_ptr<Program> first) {
+  std::vector<std::unique_ptr<Program>> programs;
+  programs.push_back(std::move(first));
+  const v1::Manifest manifest = programs[0]->manifest->message();
+  for (int i = 1; i < manifest.variant_size(); ++i) {
+    auto program = Inspect(folder, file, bytes, mitigations_, i);
+    // What is wrong with one by itself is wrong on every kernel.
+    if (!program->available()) return program;
+    if (program->entry.description().interface_hash() !=
+        programs[0]->entry.description().interface_hash()) {
+      MarkUnavailable(program->manifest->RefuseAt(
+                          program->manifest->At("object"),
+                          v1::REASON_OBJECT_MISMATCH,
+                          absl::StrCat("variant '", manifest.variant(i).name(),
+                                       "' shows clients something else than '",
+                                       manifest.variant(0).name(),
+                                       "': structures and maps must be equal")),
+                      *program);
+      return program;
+    }
+    programs.push_back(std::move(program));
+  }
+  google::protobuf::RepeatedPtrField<v1::VariantDescription> outcome;
+  std::string refusals;
+  size_t chosen = programs.size();
+  for (size_t i = 0; i < programs.size(); ++i) {
+    v1::VariantDescription* variant = outcome.Add();
+    variant->set_name(manifest.variant(static_cast<int>(i)).name());
+    variant->set_digest(programs[i]->entry.description().digest());
+    if (chosen < programs.size()) continue;
+    variant->set_tried(true);
+    if (auto status =
+            CheckNeeds(*programs[i]->manifest, static_cast<int>(i));
+        !status.ok()) {
+      MarkUnavailable(status, *programs[i]);
+    } else {
+      Verify(*programs[i]);
+    }
+    if (programs[i]->available()) {
+      variant->set_chosen(true);
+      chosen = i;
+      continue;
+    }
+    const v1::DescribeReply& description = programs[i]->entry.description();
+    variant->set_reason(description.summary().reason());
+    variant->set_refusal(description.refusal());
+    absl::StrAppend(&refusals, refusals.empty() ? "" : "; ", variant->name(),
+                    ": ", variant->refusal());
+  }
+  // Without one that fits it is the last, whose reason stands for all.
+  std::unique_ptr<Program>& program =
+      programs[std::min(chosen, programs.size() - 1)];
+  v1::DescribeReply* description = program->entry.mutable_description();
+  if (chosen == programs.size()) {
+    description->set_refusal(
+        absl::StrCat("no variant fits this kernel: ", refusals));
+  }
+  *description->mutable_variant() = std::move(outcome);
+  return std::move(program);
+}
+
+absl::Status Admission::CheckNeeds(const Manifest& manifest, int variant) {
+  const v1::Manifest::Variant& wanted = manifest.message().variant(variant);
+  for (int i = 0; i < wanted.need_size(); ++i) {
+    if (!kernel_types_.has_value()) {
+      auto types = KernelTypes::Load();
+      if (!types.ok()) return types.status();
+      kernel_types_.emplace(*std::move(types));
+    }
+    const absl::Status status =
+        kernel_types_->Check(*ParseNeed(wanted.need(i)));
+    if (!status.ok()) {
+      return manifest.RefuseAt(
+          manifest.text().Where("variant", variant, "need", i),
+          RefusalOf(status).reason(), status.message());
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Admission::Verify(Program& program) {
+  TrialResult unsettled;
+  Finish(Try(program, unsettled), program);
 }
 
 const TrialResult& Admission::Try(const Program& program,
@@ -244,7 +342,7 @@ void Admission::Finish(const TrialResult& result, Program& program) const {
   if (!result.status.ok()) {
     const Manifest& manifest = *program.manifest;
     description->set_verifier_log(result.verifier_log);
-    MarkUnavailable(manifest.RefuseAt(manifest.text().Where("object"),
+    MarkUnavailable(manifest.RefuseAt(manifest.At("object"),
                                       RefusalOf(result.status).reason(),
                                       result.status.message()),
                     program);

@@ -19,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/loader/manifest.h"
+#include "daemon/loader/needs.h"
 #include "daemon/loader/safe_file.h"
 #include "daemon/loader/trial.h"
 #include "daemon/mitigations.h"
@@ -60,10 +61,12 @@ std::unique_ptr<Program> Unavailable(absl::string_view stem, std::string file,
 // file `file` of `folder`, reads the object beside it, and compares digest,
 // program and maps. Never fails: what is wrong is in the program. A program
 // that comes out available has not been shown to the verifier yet.
+// Of a manifest with variants, `variant`.
 std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
                                  const std::string& file,
                                  std::string_view bytes,
-                                 const Mitigations& mitigations);
+                                 const Mitigations& mitigations,
+                                 int variant = 0);
 
 class Admission {
  public:
@@ -73,7 +76,8 @@ class Admission {
 
   // Inspects and verifies one entry. Never fails: what is wrong is in the
   // program. A manifest and object that were verified before are not verified
-  // again.
+  // again. Of a manifest with variants it is the first that this kernel takes;
+  // the entry says what became of each.
   std::shared_ptr<const Program> Admit(const SafeDirectory& folder,
                                        const std::string& file,
                                        std::string_view bytes);
@@ -94,6 +98,13 @@ class Admission {
         mitigations_(mitigations),
         trial_(std::move(trial)) {}
 
+  // The others than `first`, which is variant 0.
+  std::shared_ptr<const Program> AdmitVariants(const SafeDirectory& folder,
+                                               const std::string& file,
+                                               std::string_view bytes,
+                                               std::unique_ptr<Program> first);
+  absl::Status CheckNeeds(const Manifest& manifest, int variant);
+  void Verify(Program& program);
   const TrialResult& Try(const Program& program, TrialResult& unsettled);
   void Finish(const TrialResult& result, Program& program) const;
 
@@ -102,6 +113,7 @@ class Admission {
   std::string preemption_;
   Mitigations mitigations_;
   Trial trial_;
+  std::optional<KernelTypes> kernel_types_;  // once a variant needs something
   std::map<std::string, TrialResult> known_;  // by identity
   int trials_ = 0;
 };

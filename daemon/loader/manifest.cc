@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/needs.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -74,18 +75,90 @@ absl::Status CheckTop(const TextFile& text, const v1::Manifest& manifest,
         absl::StrCat("description must be one line of at most ",
                      kMaxDescriptionBytes, " bytes"));
   }
-  if (!IsPlainFileName(manifest.object())) {
-    return text.Complain(text.Where("object"),
-                         "object must be the name of a file beside the "
-                         "manifest, without '/'");
-  }
-  if (!IsDigest(manifest.sha256())) {
-    return text.Complain(text.Where("sha256"),
-                         "sha256 must be 64 lower-case hex digits");
-  }
   if (manifest.pool().ready() > kMaxPoolReady) {
     return text.Complain(text.Where("pool", -1, "ready"),
                          absl::StrCat("ready is at most ", kMaxPoolReady));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckObjectFile(const TextFile& text, const std::string& object,
+                             Place object_place, const std::string& sha256,
+                             Place sha256_place) {
+  if (!IsPlainFileName(object)) {
+    return text.Complain(object_place,
+                         "object must be the name of a file beside the "
+                         "manifest, without '/'");
+  }
+  if (!IsDigest(sha256)) {
+    return text.Complain(sha256_place,
+                         "sha256 must be 64 lower-case hex digits");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckVariant(const TextFile& text,
+                          const v1::Manifest::Variant& variant, int i) {
+  const auto where = [&](std::string_view field, int index = -1) {
+    return text.Where("variant", i, field, index);
+  };
+  if (!IsName(variant.name())) {
+    return text.Complain(where("name"),
+                         "a variant's name must match [a-z][a-z0-9_]{0,62}");
+  }
+  if (auto status =
+          CheckObjectFile(text, variant.object(), where("object"),
+                          variant.sha256(), where("sha256"));
+      !status.ok()) {
+    return status;
+  }
+  if (!variant.function().empty() && !IsIdentifier(variant.function())) {
+    return text.Complain(where("function"),
+                         "function is the program's name in the object");
+  }
+  for (int n = 0; n < variant.need_size(); ++n) {
+    if (n == kMaxNeeds) {
+      return text.Complain(where("need", n), absl::StrCat("a variant has at most ",
+                                                          kMaxNeeds, " needs"));
+    }
+    if (!ParseNeed(variant.need(n)).has_value()) {
+      return text.Complain(
+          where("need", n),
+          "a need is \"kfunc NAME\", \"helper NAME\", \"map TYPE\", \"field "
+          "STRUCTURE.MEMBER\" or \"attach TYPE\"");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Either an object or variants, which have one each.
+absl::Status CheckObjects(const TextFile& text, const v1::Manifest& manifest) {
+  if (manifest.variant().empty()) {
+    return CheckObjectFile(text, manifest.object(), text.Where("object"),
+                           manifest.sha256(), text.Where("sha256"));
+  }
+  for (const char* field : {"object", "sha256"}) {
+    if (!(field[0] == 'o' ? manifest.object() : manifest.sha256()).empty()) {
+      return text.Complain(text.Where(field),
+                           absl::StrCat(field, " stands in each variant"));
+    }
+  }
+  std::set<std::string> names;
+  for (int i = 0; i < manifest.variant_size(); ++i) {
+    if (i == kMaxVariants) {
+      return text.Complain(
+          text.Where("variant", i),
+          absl::StrCat("a program has at most ", kMaxVariants, " variants"));
+    }
+    const v1::Manifest::Variant& variant = manifest.variant(i);
+    if (auto status = CheckVariant(text, variant, i); !status.ok()) {
+      return status;
+    }
+    if (!names.insert(variant.name()).second) {
+      return text.Complain(
+          text.Where("variant", i, "name"),
+          absl::StrCat("variant '", variant.name(), "' is named twice"));
+    }
   }
   return absl::OkStatus();
 }
@@ -228,10 +301,31 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
   v1::Manifest& message = manifest->message_;
   if (auto status = text.Parse(bytes, message); !status.ok()) return status;
   if (auto status = CheckTop(text, message, stem); !status.ok()) return status;
+  if (auto status = CheckObjects(text, message); !status.ok()) return status;
   if (auto status = CheckProgram(text, message); !status.ok()) return status;
   if (auto status = CheckLoop(text, message); !status.ok()) return status;
   if (auto status = CheckMaps(text, message); !status.ok()) return status;
   return manifest;
+}
+
+void Manifest::Choose(int variant) {
+  variant_ = variant;
+  const v1::Manifest::Variant& chosen = message_.variant(variant);
+  message_.set_object(chosen.object());
+  message_.set_sha256(chosen.sha256());
+  if (!chosen.function().empty()) {
+    message_.mutable_program()->set_function(chosen.function());
+  }
+}
+
+Place Manifest::At(std::string_view field) const {
+  if (field == "function") {
+    return variant_ < 0 || message_.variant(variant_).function().empty()
+               ? text_.Where("program", -1, field)
+               : text_.Where("variant", variant_, field);
+  }
+  return variant_ < 0 ? text_.Where(field)
+                      : text_.Where("variant", variant_, field);
 }
 
 absl::Status Manifest::RefuseAt(Place place, v1::Reason reason,

@@ -31,8 +31,15 @@ class Manifest {
   static absl::StatusOr<std::unique_ptr<Manifest>> Parse(
       std::string file, std::string_view stem, std::string_view bytes);
 
+  // With what is the chosen variant's in its place.
   const v1::Manifest& message() const { return message_; }
   const TextFile& text() const { return text_; }
+
+  // Makes one of the variants the program: object, digest and function. Only if
+  // there are any.
+  void Choose(int variant);
+  // Where "object", "sha256" or "function" of the program stand.
+  Place At(std::string_view field) const;
 
   // A refusal for `reason` that begins with a place: "file:line:column: what".
   absl::Status RefuseAt(Place place, v1::Reason reason,
@@ -43,6 +50,7 @@ class Manifest {
 
   TextFile text_;
   v1::Manifest message_;
+  int variant_ = -1;
 };
 
 // Whether `name` can be a program's, a map's or a handle's:

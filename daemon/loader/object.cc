@@ -81,7 +81,9 @@ absl::Status CheckProgram(const bpf_object* object, const Manifest& manifest) {
   const TextFile& text = manifest.text();
   const v1::Manifest::Program& declared = manifest.message().program();
   const auto refuse = [&](std::string_view field, absl::string_view what) {
-    return manifest.RefuseAt(text.Where("program", -1, field),
+    return manifest.RefuseAt(field == "function"
+                                 ? manifest.At(field)
+                                 : text.Where("program", -1, field),
                              v1::REASON_OBJECT_MISMATCH, what);
   };
   // Of a loop the entry is the program; its function is called by that.
@@ -119,7 +121,7 @@ absl::Status CheckProgram(const bpf_object* object, const Manifest& manifest) {
 absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
   if (gate == nullptr) {
     return manifest.RefuseAt(
-        manifest.text().Where("object"), v1::REASON_GATE_MISSING,
+        manifest.At("object"), v1::REASON_GATE_MISSING,
         absl::StrCat("the object has no map '", kGateMap, "'"));
   }
   if (bpf_map__type(gate) != BPF_MAP_TYPE_ARRAY ||
@@ -128,7 +130,7 @@ absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
       bpf_map__max_entries(gate) != kGateSlots ||
       bpf_map__map_flags(gate) != BPF_F_MMAPABLE) {
     return manifest.RefuseAt(
-        manifest.text().Where("object"), v1::REASON_OBJECT_MISMATCH,
+        manifest.At("object"), v1::REASON_OBJECT_MISMATCH,
         absl::StrCat("the object's map '", kGateMap, "' is not an array of ",
                      kGateSlots, " values of 8 bytes with BPF_F_MMAPABLE"));
   }
@@ -315,7 +317,7 @@ absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
 }
 
 absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
-  const Place place = manifest.text().Where("object");
+  const Place place = manifest.At("object");
   if (bpf_object__btf(object) == nullptr) {
     return manifest.RefuseAt(place, v1::REASON_OBJECT_MISMATCH,
                              "the object has no BTF");

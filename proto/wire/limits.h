@@ -11,6 +11,10 @@
 
 namespace bpfgrant {
 
+// Of a manifest: variants, and what each of them may need.
+inline constexpr int kMaxVariants = 8;
+inline constexpr int kMaxNeeds = 16;
+
 // One packet of broker.sock, either way. Bytes.
 inline constexpr size_t kMaxFrameBytes = 64 * 1024;
 // Replies that list things stop here and say how to go on. Bytes.

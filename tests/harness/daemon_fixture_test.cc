@@ -79,7 +79,7 @@ TEST_F(DaemonFixtureTest, WhatDoesNotStartSaysWhy) {
 }
 
 TEST_F(DaemonFixtureTest, KilledProcessesAreNoticed) {
-  ASSERT_TRUE(StartDaemon({}));
+  ASSERT_TRUE(StartDaemon({.programs = kTwoPrograms}));
   const pid_t loader = daemon().PidOf(Daemon::Process::kLoader);
   daemon().Kill(Daemon::Process::kBroker, SIGKILL);
   const int status = daemon().WaitForEnd(milliseconds(5000));
@@ -91,6 +91,7 @@ TEST_F(DaemonFixtureTest, KilledProcessesAreNoticed) {
 
 TEST_F(DaemonFixtureTest, WeakenedDaemonSaysSo) {
   DaemonOptions options;
+  options.programs = kTwoPrograms;
   options.without = {"quotas", "lock_filter"};
   ASSERT_TRUE(StartDaemon(options));
   EXPECT_THAT(daemon().Log(), HasSubstr("MITIGATION OFF: quotas"));

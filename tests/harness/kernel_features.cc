@@ -1,5 +1,6 @@
 #include "tests/harness/kernel_features.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -13,6 +14,10 @@ bool KernelHasLoops() {
     return types.view().find("io_uring_bpf_ops") != std::string_view::npos;
   }();
   return has;
+}
+
+int Times(int here, int emulated) {
+  return std::getenv("BPFGRANT_TEST_EMULATED") == nullptr ? here : emulated;
 }
 
 }  // namespace bpfgrant::test
