@@ -113,7 +113,6 @@ class ProcessPlace final : public LoopPlace {
   std::unique_ptr<LoopWaker> waker_;
   std::unique_ptr<LoopEvents> events_;
   std::atomic<unsigned> waiting_for_{0};
-  bool registered_ = false;  // loop_.ring.enter_ring_fd is an index
   // As in the entry.
   uint32_t in_a_row_ = 0;
   bool polling_ = false;
@@ -136,8 +135,6 @@ absl::Status ProcessPlace::Open(const Loop::Options& options,
     return Failed("io_uring_setup", -error);
   }
   io_uring* ring = &loop_.ring;
-  // One thread enters. Before Linux 5.18 it cannot be had, and costs a little.
-  registered_ = io_uring_register_ring_fd(ring) == 1;
   if (!options.buffers.empty()) {
     error = io_uring_register_buffers(ring, options.buffers.data(),
                                       options.buffers.size());
@@ -287,7 +284,6 @@ absl::StatusOr<ProcessPlace::MaybeStop> ProcessPlace::EarlyEnd(
 int ProcessPlace::Enter(unsigned submit, unsigned wait,
                         const Loop::RunOptions& options) {
   unsigned flags = IORING_ENTER_GETEVENTS;
-  if (registered_) flags |= IORING_ENTER_REGISTERED_RING;
   __kernel_timespec limit{};
   io_uring_getevents_arg argument{};
   if (wait > 0 && options.deadline.has_value()) {
@@ -301,9 +297,11 @@ int ProcessPlace::Enter(unsigned submit, unsigned wait,
     flags |= IORING_ENTER_EXT_ARG;
   }
   enters_ += 1;
+  // Not by a registered fd (io_uring_register_ring_fd): that is the thread's,
+  // and a loop may be destroyed by another one.
   const bool extended = (flags & IORING_ENTER_EXT_ARG) != 0;
   const long taken =
-      syscall(SYS_io_uring_enter, loop_.ring.enter_ring_fd, submit, wait, flags,
+      syscall(SYS_io_uring_enter, ring_fd(), submit, wait, flags,
               extended ? &argument : nullptr, extended ? sizeof(argument) : 0);
   return taken < 0 ? -errno : static_cast<int>(taken);
 }

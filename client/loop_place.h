@@ -77,7 +77,7 @@ class LoopPlace {
   virtual Loop::Place place() const = 0;
   virtual absl::StatusOr<Loop::Stop> Run(const Loop::RunOptions& options) = 0;
   // Brings a run under way back, so that it looks at wakes(), and makes
-  // event_fd readable.
+  // event_fd readable, unless that run waits.
   virtual absl::Status RingDoorbell() = 0;
   // The completion at the head of the queue, whatever it is.
   virtual const io_uring_cqe* Head() = 0;

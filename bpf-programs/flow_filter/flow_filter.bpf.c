@@ -17,7 +17,8 @@
 #include <linux/ipv6.h>
 #include <stddef.h>
 
-#define ENODATA 61
+#define ENOENT 2
+#define EBUSY 16
 
 // The family in front: a rule for 0.0.0.0/0 is none for ::/0.
 struct prefix {
@@ -54,7 +55,9 @@ struct {
 
 struct {
   __uint(type, BPF_MAP_TYPE_LPM_TRIE);
-  __uint(max_entries, FLOW_FILTER_RULES);
+  /* One more than there are rules: before Linux 6.13 a full trie does not take
+     an update of what it holds. */
+  __uint(max_entries, FLOW_FILTER_RULES + 1);
   __uint(map_flags, BPF_F_NO_PREALLOC);
   __type(key, struct prefix);
   __type(value, struct verdict);
@@ -138,6 +141,13 @@ static __always_inline struct verdict* find_exactly(
   return found && found->bits == prefix->bits ? found : NULL;
 }
 
+// False: the kernel could not just now.
+static __always_inline bool forget(const struct prefix* prefix) {
+  long error = bpf_map_delete_elem(&verdicts, prefix);
+
+  return !error || error == -ENOENT;
+}
+
 struct search {
   __u64 now_ns;
   __u32 from;
@@ -167,7 +177,7 @@ static __always_inline __u32 make_room(const struct run* run) {
   hand = search.slot + 1;
   if (rule->prefix.bits) {
     prefix = rule->prefix;
-    bpf_map_delete_elem(&verdicts, &prefix);
+    if (!forget(&prefix)) return FLOW_FILTER_RULES;
     tell(run, FLOW_FILTER_EXPIRED, FLOW_FILTER_FINE, rule->tag, &prefix);
     rule->prefix.bits = 0;
   }
@@ -208,7 +218,7 @@ static __always_inline enum flow_filter_why remove(
 
   if (!old) return FLOW_FILTER_NO_RULE;
   slot = old->slot;
-  bpf_map_delete_elem(&verdicts, prefix);
+  if (!forget(prefix)) return FLOW_FILTER_NO_MEMORY;
   rule = bpf_map_lookup_elem(&rules, &slot);
   if (rule) rule->prefix.bits = 0;
   return FLOW_FILTER_FINE;
@@ -221,8 +231,7 @@ static long clear_slot(__u32 slot, void* unused) {
   if (!rule) return 1;
   if (!rule->prefix.bits) return 0;
   prefix = rule->prefix;
-  bpf_map_delete_elem(&verdicts, &prefix);
-  rule->prefix.bits = 0;
+  if (forget(&prefix)) rule->prefix.bits = 0;
   return 0;
 }
 
@@ -269,7 +278,7 @@ static __always_inline void take_commands(struct run* run) {
   long drained = bpf_user_ringbuf_drain(&commands, take_command, run, 0);
 
   if (drained >= 0) return;
-  if (drained == -16) { /* EBUSY */
+  if (drained == -EBUSY) {
     __sync_fetch_and_add(&run->count->busy, 1);
     return;
   }
@@ -279,21 +288,25 @@ static __always_inline void take_commands(struct run* run) {
 
 // --- Packets -----------------------------------------------------------------
 
+// False: the packet is of neither protocol. A header that cannot be seen leaves
+// no address, which no rule matches.
 static __always_inline bool load_source(struct __sk_buff* skb,
                                         struct prefix* source) {
   if (skb->protocol == bpf_htons(ETH_P_IP)) {
     source->family = 4;
-    source->bits = FAMILY_BITS + 32;
-    return bpf_skb_load_bytes_relative(skb, offsetof(struct iphdr, saddr),
-                                       source->address, 4,
-                                       BPF_HDR_START_NET) == 0;
+    if (bpf_skb_load_bytes_relative(skb, offsetof(struct iphdr, saddr),
+                                    source->address, 4,
+                                    BPF_HDR_START_NET) == 0)
+      source->bits = FAMILY_BITS + 32;
+    return true;
   }
   if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
     source->family = 6;
-    source->bits = FAMILY_BITS + 128;
-    return bpf_skb_load_bytes_relative(skb, offsetof(struct ipv6hdr, saddr),
-                                       source->address, 16,
-                                       BPF_HDR_START_NET) == 0;
+    if (bpf_skb_load_bytes_relative(skb, offsetof(struct ipv6hdr, saddr),
+                                    source->address, 16,
+                                    BPF_HDR_START_NET) == 0)
+      source->bits = FAMILY_BITS + 128;
+    return true;
   }
   return false;
 }
@@ -343,7 +356,7 @@ int flow_filter(struct __sk_buff* skb) {
     __sync_fetch_and_add(&count->other, 1);
     return BPFGRANT_KEEP_ALL;
   }
-  if (!judge(&run, &source, &list, &tag)) {
+  if (!source.bits || !judge(&run, &source, &list, &tag)) {
     __sync_fetch_and_add(&count->unmatched, 1);
     if (!wanted->drop_unmatched) return BPFGRANT_KEEP_ALL;
     tag = 0;

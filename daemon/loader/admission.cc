@@ -175,6 +175,14 @@ std::unique_ptr<Program> Named(absl::string_view stem, std::string file) {
   return program;
 }
 
+// Whether it is the kernel that does not take the program, so that another
+// variant may do better. What fails for now is no reason to use a lesser one.
+bool IsTheKernels(v1::Reason reason) {
+  return reason == v1::REASON_VERIFIER || reason == v1::REASON_GATE_MISSING ||
+         reason == v1::REASON_KERNEL_TOO_OLD ||
+         reason == v1::REASON_LOAD_FAILED;
+}
+
 // Whether the same bytes would fare the same another time.
 bool IsSettled(const absl::Status& status) {
   return status.ok() || ReasonOf(status) == v1::REASON_VERIFIER ||
@@ -278,6 +286,11 @@ std::shared_ptr<const Program> Admission::AdmitVariants(
     const v1::DescribeReply& description = programs[i]->entry.description();
     variant->set_reason(description.summary().reason());
     variant->set_refusal(description.refusal());
+    if (!IsTheKernels(variant->reason())) {
+      *programs[i]->entry.mutable_description()->mutable_variant() =
+          std::move(outcome);
+      return std::move(programs[i]);
+    }
     absl::StrAppend(&refusals, refusals.empty() ? "" : "; ", variant->name(),
                     ": ", variant->refusal());
   }
@@ -290,6 +303,10 @@ std::shared_ptr<const Program> Admission::AdmitVariants(
         absl::StrCat("no variant fits this kernel: ", refusals));
   }
   *description->mutable_variant() = std::move(outcome);
+  for (const auto& other : programs) {
+    if (other == nullptr || other == program) continue;
+    program->other_identities.push_back(other->entry.identity());
+  }
   return std::move(program);
 }
 
@@ -298,7 +315,11 @@ absl::Status Admission::CheckNeeds(const Manifest& manifest, int variant) {
   for (int i = 0; i < wanted.need_size(); ++i) {
     if (!kernel_types_.has_value()) {
       auto types = KernelTypes::Load();
-      if (!types.ok()) return types.status();
+      if (!types.ok()) {
+        return manifest.RefuseAt(
+            manifest.text().Where("variant", variant, "need", i),
+            v1::REASON_INTERNAL, types.status().message());
+      }
       kernel_types_.emplace(*std::move(types));
     }
     const absl::Status status =

@@ -37,6 +37,8 @@ struct Program {
   SealedBytes object;
   // Of a loop: the same, linked behind the entry.
   SealedBytes linked;
+  // Of the variants that it is not.
+  std::vector<std::string> other_identities;
   // Where the object was read. Only without the mitigation read_once.
   std::optional<SafeDirectory> folder;
 

@@ -69,6 +69,8 @@ absl::StatusOr<Catalog> Catalog::Read(absl::Span<const std::string> folders,
   for (auto& [file, program] : found) {
     if (program == nullptr) continue;
     identities.insert(program->entry.identity());
+    identities.insert(program->other_identities.begin(),
+                      program->other_identities.end());
     catalog.programs_[program->name()] = std::move(program);
   }
   admission.KeepOnly(identities);

@@ -89,13 +89,16 @@ absl::Status LoadError(int error, std::string_view log,
                                  "for: ",
                                  libbpf));
     case EPERM:
+      return Refuse(v1::REASON_LOAD_FAILED,
+                    absl::StrCat("loading it failed: ", std::strerror(error)));
     case ENOMEM:
     case ENFILE:
     case EMFILE:
     case EAGAIN:
     case EINTR:
-      return Refuse(v1::REASON_LOAD_FAILED,
-                    absl::StrCat("loading it failed: ", std::strerror(error)));
+      return Refuse(v1::REASON_BUSY,
+                    absl::StrCat("loading it failed for now: ",
+                                 std::strerror(error)));
     default:
       break;
   }

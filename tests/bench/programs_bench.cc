@@ -130,10 +130,7 @@ class Filter {
     const std::vector<char> frame = Frame(AF_INET, IPPROTO_UDP);
     for (int rule = 0; rule < rules; ++rule) {
       Submit(rule);
-      LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.data(),
-                  .data_size_in = static_cast<uint32_t>(frame.size()),
-                  .repeat = 1);
-      bpf_prog_test_run_opts(program(), &options);
+      program_->Run(frame);
     }
   }
 

@@ -4,8 +4,9 @@
 //   shared_daemon up FILE PROGRAM CATALOG
 //   shared_daemon down FILE
 //
-// "up" leaves the daemon behind, with a process that keeps it, and its broker's
-// socket in FILE; without the capabilities for it, FILE stays empty. "down" ends it, and fails if it did not live to see that or
+// "up" leaves the daemon behind, with a process that keeps it: its broker's socket
+// and that process's pid stand in FILE, a line each; without the capabilities for
+// it, FILE stays empty. "down" ends it, and fails if it did not live to see that or
 // does not end as it should.
 
 #include <fcntl.h>
@@ -33,7 +34,6 @@ namespace {
 using bpfgrant::test::Daemon;
 using std::chrono::seconds;
 
-constexpr char kEnded[] = "ended";
 
 std::string ReadAll(const std::string& path) {
   std::ifstream file(path);
@@ -55,6 +55,19 @@ bool WaitUntil(const std::function<bool()>& holds, seconds limit) {
   return true;
 }
 
+// What FILE says of the keeper `pid`.
+std::string Line(const std::string& what, pid_t pid) {
+  return what + "\n" + std::to_string(pid) + "\n";
+}
+std::string Ended(pid_t pid) { return Line("ended", pid); }
+
+// The keeper that FILE is about; 0: none.
+pid_t KeeperIn(const std::string& file) {
+  const std::string text = ReadAll(file);
+  const size_t line = text.find('\n');
+  return line == std::string::npos ? 0 : std::atoi(text.c_str() + line + 1);
+}
+
 // Keeps the daemon until SIGTERM, or until nobody runs tests any more. Its words
 // go into FILE.log.
 int Keep(const std::string& file, const std::string& program, pid_t ctest) {
@@ -70,8 +83,7 @@ int Keep(const std::string& file, const std::string& program, pid_t ctest) {
     std::fprintf(stderr, "%s\n", daemon.status().ToString().c_str());
     return 1;
   }
-  WriteFile(file + ".pid", std::to_string(getpid()));
-  WriteFile(file, (*daemon)->broker_socket());
+  WriteFile(file, Line((*daemon)->broker_socket(), getpid()));
   const timespec second = {1, 0};
   while (sigtimedwait(&wanted, nullptr, &second) < 0 && kill(ctest, 0) == 0) {
   }
@@ -81,7 +93,8 @@ int Keep(const std::string& file, const std::string& program, pid_t ctest) {
     std::fprintf(stderr, "%s\n", stopped.ToString().c_str());
     return 1;
   }
-  WriteFile(file, kEnded);
+  // It may be another one's by now.
+  if (KeeperIn(file) == getpid()) WriteFile(file, Ended(getpid()));
   return 0;
 }
 
@@ -110,24 +123,25 @@ int Up(const std::string& file, const std::string& program,
   }
   const bool up = WaitUntil(
       [&] {
-        return !ReadAll(file).empty() || waitpid(keeper, nullptr, WNOHANG) != 0;
+        return KeeperIn(file) == keeper ||
+               waitpid(keeper, nullptr, WNOHANG) != 0;
       },
       seconds(70));
-  if (up && !ReadAll(file).empty()) return 0;
+  if (up && KeeperIn(file) == keeper) return 0;
   std::printf("%s", ReadAll(file + ".log").c_str());
   return 1;
 }
 
 int Down(const std::string& file) {
   if (ReadAll(file).empty()) return 0;
-  const pid_t keeper = std::atoi(ReadAll(file + ".pid").c_str());
+  const pid_t keeper = KeeperIn(file);
   if (keeper <= 0 || kill(keeper, SIGTERM) < 0) {
     std::printf("The daemon's keeper is gone: %s\n", std::strerror(errno));
     return 1;
   }
   const bool ended =
       WaitUntil([&] { return kill(keeper, 0) < 0; }, seconds(30)) &&
-      ReadAll(file) == kEnded;
+      ReadAll(file) == Ended(keeper);
   std::printf("%s", ReadAll(file + ".log").c_str());
   return ended ? 0 : 1;
 }

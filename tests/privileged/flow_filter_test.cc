@@ -4,7 +4,6 @@
 #include "bpf-programs/flow_filter/flow_filter.h"
 
 #include <arpa/inet.h>
-#include <bpf/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -127,14 +126,7 @@ class FlowFilterTest : public PrivilegedTest {
 
   // Whether the program lets a packet from there pass.
   bool Passes(const std::string& source) { return Run(FrameFrom(source)) != 0; }
-  uint32_t Run(const std::vector<char>& frame) {
-    LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.data(),
-                .data_size_in = static_cast<uint32_t>(frame.size()),
-                .repeat = 1);
-    EXPECT_EQ(bpf_prog_test_run_opts(program_->program(), &options), 0)
-        << std::strerror(errno);
-    return options.retval;
-  }
+  uint32_t Run(const std::vector<char>& frame) { return program_->Run(frame); }
   // Until all commands are obeyed.
   void Obey() {
     for (int i = 0; i < 1000 && commands_->pending() > 0; ++i) {

@@ -123,6 +123,15 @@ void LoadedProgram::Update(const char* name, uint32_t key, const void* value) {
       << name << ": " << std::strerror(errno);
 }
 
+uint32_t LoadedProgram::Run(const std::vector<char>& packet) const {
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(),
+              .data_size_in = static_cast<uint32_t>(packet.size()),
+              .repeat = 1);
+  EXPECT_EQ(bpf_prog_test_run_opts(program(), &options), 0)
+      << std::strerror(errno);
+  return options.retval;
+}
+
 void* LoadedProgram::Map(const char* name, size_t size) const {
   void* memory =
       mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, map(name), 0);

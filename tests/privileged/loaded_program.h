@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "proto/wire/unique_fd.h"
 
@@ -36,6 +37,9 @@ class LoadedProgram {
 
   int program() const;
   int map(const char* name) const;
+
+  // What the program answers to this packet (BPF_PROG_TEST_RUN).
+  uint32_t Run(const std::vector<char>& packet) const;
 
   void SetGate(uint64_t value) { Write("bpfgrant_gate", kSlot, value); }
 

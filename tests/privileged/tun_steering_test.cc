@@ -4,7 +4,6 @@
 #include "bpf-programs/tun_steering/tun_steering.h"
 
 #include <arpa/inet.h>
-#include <bpf/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -137,14 +136,7 @@ class TunSteeringTest : public PrivilegedTest {
                                         .table_length = length,
                                         .default_queue = default_queue});
   }
-  uint32_t Run(const std::vector<char>& frame) {
-    LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.data(),
-                .data_size_in = static_cast<uint32_t>(frame.size()),
-                .repeat = 1);
-    EXPECT_EQ(bpf_prog_test_run_opts(program_->program(), &options), 0)
-        << std::strerror(errno);
-    return options.retval;
-  }
+  uint32_t Run(const std::vector<char>& frame) { return program_->Run(frame); }
   // Whether the program's hash is that one. The table shows its rest by up to
   // 128; by numbers without a common factor, whose product is above 2^32, that
   // is all of it.

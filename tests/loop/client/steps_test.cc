@@ -58,7 +58,7 @@ TEST_P(StepsTest, AShortSubmissionSaysHowShort) {
     return;
   }
   // The ring is not to be found for a while.
-  int& ring = loop().native()->ring.enter_ring_fd;
+  int& ring = loop().native()->ring.ring_fd;
   const int number = std::exchange(ring, 1 << 20);
   const auto stop = Run();
   ring = number;
