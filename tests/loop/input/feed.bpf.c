@@ -20,7 +20,13 @@ struct feed_state {
 };
 BPFGRANT_STATE(struct feed_state);
 
-static long take(struct bpf_dynptr* sample, struct feed_state* state) {
+// What is handed to the callback must be on the stack.
+struct feed_run {
+  struct feed_state* state;
+};
+
+static long take(struct bpf_dynptr* sample, struct feed_run* run) {
+  struct feed_state* state = run->state;
   __u64 value = 0;
 
   if (bpf_dynptr_read(&value, sizeof(value), sample, 0, 0) != 0) return 0;
@@ -38,6 +44,7 @@ BPFGRANT_LOOP(feed) {
   struct feed_state* state = bpfgrant_state(loop, struct feed_state);
   struct io_uring_cqe* cqe;
   struct io_uring_sqe* sqe;
+  struct feed_run run = {.state = state};
 
   if (!memory) return BPFGRANT_STOP_GEOMETRY;
   if (io_uring_peek_cqe(&loop->ring, &cqe) == 0) {
@@ -45,7 +52,7 @@ BPFGRANT_LOOP(feed) {
     memory->bells += 1;
     state->waiting = 0;
   }
-  memory->last = bpf_user_ringbuf_drain(&input, take, state, 0);
+  memory->last = bpf_user_ringbuf_drain(&input, take, &run, 0);
   memory->samples = state->samples;
   memory->sum = state->sum;
   if (state->ended) return BPFGRANT_STOP_DONE;
