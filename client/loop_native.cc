@@ -297,9 +297,9 @@ int ProcessPlace::Enter(unsigned submit, unsigned wait,
     flags |= IORING_ENTER_EXT_ARG;
   }
   enters_ += 1;
+  const bool extended = (flags & IORING_ENTER_EXT_ARG) != 0;
   // Not by a registered fd (io_uring_register_ring_fd): that is the thread's,
   // and a loop may be destroyed by another one.
-  const bool extended = (flags & IORING_ENTER_EXT_ARG) != 0;
   const long taken =
       syscall(SYS_io_uring_enter, ring_fd(), submit, wait, flags,
               extended ? &argument : nullptr, extended ? sizeof(argument) : 0);

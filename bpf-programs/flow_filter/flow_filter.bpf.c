@@ -164,7 +164,9 @@ static long look_for_room(__u32 i, struct search* search) {
   return 1;
 }
 
-// A slot that nobody needs; what has expired there goes.
+// A slot that nobody needs; what has expired there goes. FLOW_FILTER_RULES:
+// there is none.
+#define NOT_NOW (~0U)
 static __always_inline __u32 make_room(const struct run* run) {
   struct search search = {
       .now_ns = run->now_ns, .from = hand, .slot = FLOW_FILTER_RULES};
@@ -177,7 +179,7 @@ static __always_inline __u32 make_room(const struct run* run) {
   hand = search.slot + 1;
   if (rule->prefix.bits) {
     prefix = rule->prefix;
-    if (!forget(&prefix)) return FLOW_FILTER_RULES;
+    if (!forget(&prefix)) return NOT_NOW;
     tell(run, FLOW_FILTER_EXPIRED, FLOW_FILTER_FINE, rule->tag, &prefix);
     rule->prefix.bits = 0;
   }
@@ -201,7 +203,8 @@ static __noinline enum flow_filter_why add(
   }
   verdict.slot = old ? old->slot : make_room(run);
   rule = bpf_map_lookup_elem(&rules, &verdict.slot);
-  if (!rule) return FLOW_FILTER_FULL;
+  if (!rule)
+    return verdict.slot == NOT_NOW ? FLOW_FILTER_NO_MEMORY : FLOW_FILTER_FULL;
   if (bpf_map_update_elem(&verdicts, prefix, &verdict, BPF_ANY) != 0)
     return FLOW_FILTER_NO_MEMORY;
   rule->prefix = *prefix;
@@ -224,24 +227,36 @@ static __always_inline enum flow_filter_why remove(
   return FLOW_FILTER_FINE;
 }
 
-static long clear_slot(__u32 slot, void* unused) {
+struct clearing {
+  __u32 left; /* there is a rule that the kernel could not delete; no count:
+                 the verifier would follow each number */
+};
+
+static long clear_slot(__u32 slot, struct clearing* clearing) {
   struct rule* rule = bpf_map_lookup_elem(&rules, &slot);
   struct prefix prefix;
 
   if (!rule) return 1;
   if (!rule->prefix.bits) return 0;
   prefix = rule->prefix;
-  if (forget(&prefix)) rule->prefix.bits = 0;
+  if (forget(&prefix))
+    rule->prefix.bits = 0;
+  else
+    clearing->left = 1;
   return 0;
+}
+
+static __always_inline enum flow_filter_why clear(void) {
+  struct clearing clearing = {};
+
+  bpf_loop(FLOW_FILTER_RULES, clear_slot, &clearing, 0);
+  return clearing.left ? FLOW_FILTER_NO_MEMORY : FLOW_FILTER_FINE;
 }
 
 static __always_inline enum flow_filter_why obey(
     const struct run* run, const struct flow_filter_command* command,
     struct prefix* prefix) {
-  if (command->verb == FLOW_FILTER_CLEAR) {
-    bpf_loop(FLOW_FILTER_RULES, clear_slot, NULL, 0);
-    return FLOW_FILTER_FINE;
-  }
+  if (command->verb == FLOW_FILTER_CLEAR) return clear();
   if (command->verb != FLOW_FILTER_ADD && command->verb != FLOW_FILTER_REMOVE)
     return FLOW_FILTER_BAD_VERB;
   if (!(command->family == 4 && command->prefix_length <= 32) &&
@@ -288,27 +303,26 @@ static __always_inline void take_commands(struct run* run) {
 
 // --- Packets -----------------------------------------------------------------
 
-// False: the packet is of neither protocol. A header that cannot be seen leaves
-// no address, which no rule matches.
+// A header that cannot be seen leaves no address, which no rule matches.
+static __always_inline void load_address(struct __sk_buff* skb,
+                                         struct prefix* source, __u8 family,
+                                         __u32 offset, __u32 bytes) {
+  source->family = family;
+  if (bpf_skb_load_bytes_relative(skb, offset, source->address, bytes,
+                                  BPF_HDR_START_NET) == 0)
+    source->bits = FAMILY_BITS + 8 * bytes;
+}
+
+// False: the packet is of neither protocol.
 static __always_inline bool load_source(struct __sk_buff* skb,
                                         struct prefix* source) {
-  if (skb->protocol == bpf_htons(ETH_P_IP)) {
-    source->family = 4;
-    if (bpf_skb_load_bytes_relative(skb, offsetof(struct iphdr, saddr),
-                                    source->address, 4,
-                                    BPF_HDR_START_NET) == 0)
-      source->bits = FAMILY_BITS + 32;
-    return true;
-  }
-  if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-    source->family = 6;
-    if (bpf_skb_load_bytes_relative(skb, offsetof(struct ipv6hdr, saddr),
-                                    source->address, 16,
-                                    BPF_HDR_START_NET) == 0)
-      source->bits = FAMILY_BITS + 128;
-    return true;
-  }
-  return false;
+  if (skb->protocol == bpf_htons(ETH_P_IP))
+    load_address(skb, source, 4, offsetof(struct iphdr, saddr), 4);
+  else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+    load_address(skb, source, 6, offsetof(struct ipv6hdr, saddr), 16);
+  else
+    return false;
+  return true;
 }
 
 // Lengths of a prefix: rules that have expired may lie in front of one that has

@@ -49,7 +49,7 @@ enum flow_filter_why {
   FLOW_FILTER_BAD_PREFIX = 4,  // family or prefix_length
   FLOW_FILTER_FULL = 5,        // FLOW_FILTER_RULES, and none has expired
   FLOW_FILTER_NO_RULE = 6,     // REMOVE: there is none of that prefix
-  FLOW_FILTER_NO_MEMORY = 7,   // the kernel's; try again
+  FLOW_FILTER_NO_MEMORY = 7,   // or the kernel was held up; try again
 };
 
 // One record of the ring buffer `events`.

@@ -156,9 +156,9 @@ class Loop {
   // Readable when completions, or a wake, came while the loop did not run: poll
   // it, read it (8 bytes), then Run with `wait` false. Poll only after a stop
   // with BPFGRANT_STOP_IDLE: after any other there may be something left that
-  // was signalled before, or never was, since a run that waits signals nothing. It may be readable with nothing there, and a call
-  // that waits for it may be interrupted (EINTR) by what the kernel does for
-  // the ring.
+  // was signalled before, or never was, since a run that waits signals nothing.
+  // It may be readable with nothing there, and a call that waits for it may be
+  // interrupted (EINTR) by what the kernel does for the ring.
   int event_fd() const;
 
   // Completions that the loop left for user space (BPFGRANT_STOP_PASSED): the

@@ -2,118 +2,22 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "policy/policy.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
 
 namespace bpfgrant::broker {
 
-// A request that nothing speaks against.
-struct Granting::Wanted {
-  const Program* program = nullptr;
-  v1::Verdict verdict;
-  v1::Delivery delivery = v1::DELIVERY_ANY;
-  std::vector<int> handles;
-};
-
 namespace {
 
 // Between the loader's deadline for an attachment and ours.
 constexpr std::chrono::milliseconds kAttachGrace{500};
-
-absl::Status CheckInterface(const v1::AcquireRequest& request,
-                            const v1::DescribeReply& description) {
-  const std::string& offered = description.summary().interface();
-  if (request.interface() != offered) {
-    return Refuse(v1::REASON_INTERFACE_MISMATCH,
-                  absl::StrCat("asked for interface '", request.interface(),
-                               "', the catalog has '", offered, "'"));
-  }
-  if (!request.interface_hash().empty() &&
-      request.interface_hash() != description.interface_hash()) {
-    return Refuse(v1::REASON_INTERFACE_MISMATCH,
-                  absl::StrCat("'", offered,
-                               "' has another layout than the one the client "
-                               "was built with"));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<int>> ChooseHandles(
-    const v1::AcquireRequest& request, const v1::DescribeReply& description) {
-  std::vector<int> chosen;
-  const auto& offered = description.handle();
-  if (request.handle().empty()) {
-    for (int i = 0; i < offered.size(); ++i) chosen.push_back(i);
-    return chosen;
-  }
-  for (const std::string& name : request.handle()) {
-    const auto found = std::find_if(
-        offered.begin(), offered.end(),
-        [&name](const v1::Handle& handle) { return handle.name() == name; });
-    const int index = static_cast<int>(found - offered.begin());
-    if (found == offered.end() ||
-        std::find(chosen.begin(), chosen.end(), index) != chosen.end()) {
-      return Refuse(v1::REASON_UNKNOWN_HANDLE,
-                    absl::StrCat("handle '", name,
-                                 "' is not offered, or was named twice"));
-    }
-    chosen.push_back(index);
-  }
-  return chosen;
-}
-
-template <typename Request>
-std::optional<int> RingOf(const Request& request) {
-  if (!request.has_ring()) return std::nullopt;
-  return request.ring();
-}
-
-absl::Status CheckNames(const v1::AcquireRequest& request) {
-  const auto too_long = [](const std::string& name) {
-    return name.size() > kMaxNameBytes;
-  };
-  if (request.program().empty() || too_long(request.program()) ||
-      too_long(request.interface()) || request.interface_hash().size() > 64 ||
-      request.handle_size() > static_cast<int>(kMaxFdsPerGrant) ||
-      std::any_of(request.handle().begin(), request.handle().end(), too_long)) {
-    return Refuse(v1::REASON_INVALID_ARGUMENT,
-                  "a name is missing, too long, or given too often");
-  }
-  return absl::OkStatus();
-}
-
-// What has to come with a request for `delivery`, and what must not.
-absl::Status CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
-                          size_t fd_count, std::optional<int> ring) {
-  if (delivery == v1::DELIVERY_RING && (!ring.has_value() || *ring < 0)) {
-    return Refuse(v1::REASON_RING_NEEDED,
-                  "a loop needs the number of the client's ring");
-  }
-  if (delivery == v1::DELIVERY_RING && fd_count != 0) {
-    return Refuse(v1::REASON_UNEXPECTED_FDS,
-                  "a ring is named by its number; no fd comes with it");
-  }
-  if (delivery == v1::DELIVERY_ATTACH && fd_count != 1) {
-    return Refuse(v1::REASON_SOCKET_NEEDED,
-                  "an attachment needs the socket beside the request");
-  }
-  // With ANY the socket comes along in case it is needed.
-  if (delivery == v1::DELIVERY_PROGRAM && wanted != v1::DELIVERY_ANY &&
-      fd_count != 0) {
-    return Refuse(v1::REASON_UNEXPECTED_FDS,
-                  "delivery of the program's fd takes no socket");
-  }
-  return absl::OkStatus();
-}
 
 // CLOCK_MONOTONIC, for the loader.
 int64_t AttachUntil() {
@@ -123,126 +27,6 @@ int64_t AttachUntil() {
 }
 
 }  // namespace
-
-absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
-    const Program& program, const v1::Verdict& verdict,
-    v1::Delivery wanted) const {
-  const bool harmless = !program.dangerous() || verdict.trusted() ||
-                        !parts_.mitigations.dangerous_program_fd;
-  if (program.Allows(v1::DELIVERY_RING) &&
-      (wanted == v1::DELIVERY_RING || wanted == v1::DELIVERY_ANY)) {
-    return v1::DELIVERY_RING;
-  }
-  if (wanted == v1::DELIVERY_RING) {
-    return Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
-                  absl::StrCat("'", program.name(), "' is not a loop"));
-  }
-  const bool by_program = program.Allows(v1::DELIVERY_PROGRAM);
-  const bool by_attachment = program.Allows(v1::DELIVERY_ATTACH);
-  if (wanted != v1::DELIVERY_ATTACH && by_program && harmless) {
-    return v1::DELIVERY_PROGRAM;
-  }
-  if (wanted != v1::DELIVERY_PROGRAM && by_attachment) {
-    return v1::DELIVERY_ATTACH;
-  }
-  if (wanted != v1::DELIVERY_ATTACH && by_program) {
-    return Refuse(v1::REASON_DELIVERY_DANGEROUS,
-                  absl::StrCat("'", program.name(), "': ",
-                               program.description().detail().fd_danger()));
-  }
-  return Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
-                absl::StrCat("the manifest of '", program.name(),
-                             "' does not list that delivery"));
-}
-
-absl::Status Granting::CheckQuota(const Session& session,
-                                  const v1::Verdict& verdict) const {
-  if (!parts_.mitigations.quotas) return absl::OkStatus();
-  const uint32_t in_use =
-      parts_.ledger.InUse(verdict.rule(), session.peer.subject.uid);
-  if (in_use >= verdict.quota()) {
-    v1::Verdict spent = verdict;
-    spent.set_allowed(false);
-    spent.set_reason(v1::REASON_QUOTA);
-    return RefuseByVerdict(
-        spent, absl::StrCat("uid ", session.peer.subject.uid, " holds ", in_use,
-                            " of ", verdict.quota(), " grants under ",
-                            policy::DescribeVerdict(verdict)));
-  }
-  if (session.grants.size() >= parts_.grants_per_session) {
-    return Refuse(v1::REASON_QUOTA,
-                  absl::StrCat("this session holds ", session.grants.size(),
-                               " grants, the most for one session"));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<Granting::Wanted> Granting::Check(
-    const Session& session, const v1::AcquireRequest& request, size_t fd_count,
-    bool claim_later) const {
-  if (absl::Status status = CheckNames(request); !status.ok()) return status;
-  // The policy first: whoever may not have a program does not learn whether
-  // there is one.
-  Wanted wanted;
-  wanted.verdict =
-      snapshot_->rules().Decide(session.peer.subject, request.program());
-  if (!wanted.verdict.allowed()) {
-    return RefuseByVerdict(
-        wanted.verdict,
-        absl::StrCat("uid ", session.peer.subject.uid, " may not have '",
-                     request.program(),
-                     "': ", policy::DescribeVerdict(wanted.verdict)));
-  }
-  wanted.program = snapshot_->Find(request.program());
-  if (wanted.program == nullptr) {
-    return Refuse(v1::REASON_UNKNOWN_PROGRAM,
-                  absl::StrCat("no program '", request.program(), "'"));
-  }
-  const v1::DescribeReply& description = wanted.program->description();
-  if (!wanted.program->available()) {
-    return Refuse(
-        v1::REASON_PROGRAM_UNAVAILABLE,
-        absl::StrCat("'", request.program(), "' was refused at admission"));
-  }
-  if (absl::Status status = CheckInterface(request, description);
-      !status.ok()) {
-    return status;
-  }
-  absl::StatusOr<std::vector<int>> handles =
-      ChooseHandles(request, description);
-  if (!handles.ok()) return handles.status();
-  wanted.handles = *std::move(handles);
-  const absl::StatusOr<v1::Delivery> delivery =
-      ChooseDelivery(*wanted.program, wanted.verdict, request.delivery());
-  if (!delivery.ok()) return delivery.status();
-  wanted.delivery = *delivery;
-  if (!claim_later) {
-    if (absl::Status status = CheckCompany(*delivery, request.delivery(),
-                                           fd_count, RingOf(request));
-        !status.ok()) {
-      return status;
-    }
-  }
-  if (absl::Status status = CheckQuota(session, wanted.verdict); !status.ok()) {
-    return status;
-  }
-  const auto shared = session.shared.find(wanted.program->entry.identity());
-  if (shared != session.shared.end() && shared->second.loading) {
-    return Refuse(v1::REASON_BUSY,
-                  "the session's first grant of this program, with which the "
-                  "others share, is being loaded");
-  }
-  const auto of_user = waiting_of_user_.find(session.peer.subject.uid);
-  if (session.waiting >= kMaxPendingPerSession ||
-      (of_user != waiting_of_user_.end() &&
-       of_user->second >= kMaxPendingPerUser) ||
-      (claim_later && session.unclaimed >= kMaxUnclaimedPerSession)) {
-    return Refuse(v1::REASON_BUSY,
-                  "this session or user has too many requests under way, or "
-                  "grants that were not claimed");
-  }
-  return wanted;
-}
 
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                        std::vector<UniqueFd> fds, bool claim_later,

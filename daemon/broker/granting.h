@@ -84,13 +84,29 @@ class Granting {
                                               v1::Delivery wanted) const;
 
  private:
-  struct Wanted;
+  // A request that nothing speaks against.
+  struct Wanted {
+    const Program* program = nullptr;
+    v1::Verdict verdict;
+    v1::Delivery delivery = v1::DELIVERY_ANY;
+    std::vector<int> handles;
+  };
 
+  // granting_check.cc.
   absl::StatusOr<Wanted> Check(const Session& session,
                                const v1::AcquireRequest& request,
                                size_t fd_count, bool claim_later) const;
   absl::Status CheckQuota(const Session& session,
                           const v1::Verdict& verdict) const;
+  // What has to come with a request for `delivery`, and what must not.
+  static absl::Status CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
+                                   size_t fd_count, std::optional<int> ring);
+  template <typename Request>
+  static std::optional<int> RingOf(const Request& request) {
+    if (!request.has_ring()) return std::nullopt;
+    return request.ring();
+  }
+
   // What a client wants its program attached to, if anything.
   struct Target {
     UniqueFd socket;

@@ -75,8 +75,7 @@ absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
               manifest.message().program().function(),
               program.object.view()}));
   if (mitigations.digest_check && digest != manifest.message().sha256()) {
-    return manifest.RefuseAt(manifest.At("sha256"),
-                             v1::REASON_DIGEST_MISMATCH,
+    return manifest.RefuseAt(manifest.At("sha256"), v1::REASON_DIGEST_MISMATCH,
                              absl::StrCat("the object's digest is ", digest));
   }
   if (!mitigations.read_once) {
@@ -127,8 +126,7 @@ absl::Status DescribeObject(Program& program) {
   }
   auto object = OpenObject(program.loadable(), manifest.message().name());
   if (!object.ok()) {
-    return manifest.RefuseAt(manifest.At("object"),
-                             ReasonOf(object.status()),
+    return manifest.RefuseAt(manifest.At("object"), ReasonOf(object.status()),
                              object.status().message());
   }
   if (auto status = CheckObject(object->get(), manifest); !status.ok()) {
@@ -176,11 +174,56 @@ std::unique_ptr<Program> Named(absl::string_view stem, std::string file) {
 }
 
 // Whether it is the kernel that does not take the program, so that another
-// variant may do better. What fails for now is no reason to use a lesser one.
+// variant may do better. A failure that may pass is no reason for a lesser one.
 bool IsTheKernels(v1::Reason reason) {
   return reason == v1::REASON_VERIFIER || reason == v1::REASON_GATE_MISSING ||
          reason == v1::REASON_KERNEL_TOO_OLD ||
          reason == v1::REASON_LOAD_FAILED;
+}
+
+// Clients cannot know which of a program's variants they will meet.
+void CheckInterface(const Program& first, Program& other) {
+  const auto hash = [](const Program& program) {
+    return program.entry.description().interface_hash();
+  };
+  if (hash(first) == hash(other)) return;
+  const Manifest& manifest = *other.manifest;
+  MarkUnavailable(
+      manifest.RefuseAt(manifest.At("object"), v1::REASON_OBJECT_MISMATCH,
+                        "this variant shows clients something else than the "
+                        "first one: structures and maps must be equal"),
+      other);
+}
+
+// Says in the one that counts what became of all.
+void DescribeVariants(const std::vector<std::unique_ptr<Program>>& programs,
+                      size_t chosen) {
+  Program& program = *programs[chosen];
+  v1::DescribeReply* description = program.entry.mutable_description();
+  std::string refusals;
+  for (size_t i = 0; i < programs.size(); ++i) {
+    const v1::DescribeReply& other = programs[i]->entry.description();
+    v1::VariantDescription* variant = description->add_variant();
+    variant->set_name(
+        program.manifest->message().variant(static_cast<int>(i)).name());
+    variant->set_digest(other.digest());
+    variant->set_tried(i <= chosen);
+    variant->set_chosen(i == chosen && program.available());
+    if (i != chosen) {
+      program.other_identities.push_back(programs[i]->entry.identity());
+    }
+    if (!variant->tried() || variant->chosen()) continue;
+    variant->set_reason(other.summary().reason());
+    variant->set_refusal(other.refusal());
+    absl::StrAppend(&refusals, refusals.empty() ? "" : "; ", variant->name(),
+                    ": ", variant->refusal());
+  }
+  if (program.available()) return;
+  description->set_refusal(
+      absl::StrCat(IsTheKernels(description->summary().reason())
+                       ? "no variant fits this kernel: "
+                       : "the variants could not all be tried: ",
+                   refusals));
 }
 
 // Whether the same bytes would fare the same another time.
@@ -241,73 +284,35 @@ std::shared_ptr<const Program> Admission::Admit(const SafeDirectory& folder,
 std::shared_ptr<const Program> Admission::AdmitVariants(
     const SafeDirectory& folder, const std::string& file,
     std::string_view bytes, std::unique_ptr<Program> first) {
+  const int count = first->manifest->message().variant_size();
   std::vector<std::unique_ptr<Program>> programs;
   programs.push_back(std::move(first));
-  const v1::Manifest manifest = programs[0]->manifest->message();
-  for (int i = 1; i < manifest.variant_size(); ++i) {
+  // What is wrong with one by itself is wrong on every kernel.
+  for (int i = 1; i < count; ++i) {
     auto program = Inspect(folder, file, bytes, mitigations_, i);
-    // What is wrong with one by itself is wrong on every kernel.
+    if (program->available()) CheckInterface(*programs[0], *program);
     if (!program->available()) return program;
-    if (program->entry.description().interface_hash() !=
-        programs[0]->entry.description().interface_hash()) {
-      MarkUnavailable(program->manifest->RefuseAt(
-                          program->manifest->At("object"),
-                          v1::REASON_OBJECT_MISMATCH,
-                          absl::StrCat("variant '", manifest.variant(i).name(),
-                                       "' shows clients something else than '",
-                                       manifest.variant(0).name(),
-                                       "': structures and maps must be equal")),
-                      *program);
-      return program;
-    }
     programs.push_back(std::move(program));
   }
-  google::protobuf::RepeatedPtrField<v1::VariantDescription> outcome;
-  std::string refusals;
-  size_t chosen = programs.size();
-  for (size_t i = 0; i < programs.size(); ++i) {
-    v1::VariantDescription* variant = outcome.Add();
-    variant->set_name(manifest.variant(static_cast<int>(i)).name());
-    variant->set_digest(programs[i]->entry.description().digest());
-    if (chosen < programs.size()) continue;
-    variant->set_tried(true);
-    if (auto status =
-            CheckNeeds(*programs[i]->manifest, static_cast<int>(i));
-        !status.ok()) {
-      MarkUnavailable(status, *programs[i]);
-    } else {
-      Verify(*programs[i]);
-    }
-    if (programs[i]->available()) {
-      variant->set_chosen(true);
-      chosen = i;
-      continue;
-    }
-    const v1::DescribeReply& description = programs[i]->entry.description();
-    variant->set_reason(description.summary().reason());
-    variant->set_refusal(description.refusal());
-    if (!IsTheKernels(variant->reason())) {
-      *programs[i]->entry.mutable_description()->mutable_variant() =
-          std::move(outcome);
-      return std::move(programs[i]);
-    }
-    absl::StrAppend(&refusals, refusals.empty() ? "" : "; ", variant->name(),
-                    ": ", variant->refusal());
-  }
   // Without one that fits it is the last, whose reason stands for all.
-  std::unique_ptr<Program>& program =
-      programs[std::min(chosen, programs.size() - 1)];
-  v1::DescribeReply* description = program->entry.mutable_description();
-  if (chosen == programs.size()) {
-    description->set_refusal(
-        absl::StrCat("no variant fits this kernel: ", refusals));
+  size_t chosen = 0;
+  while (!TryVariant(*programs[chosen], static_cast<int>(chosen)) &&
+         chosen + 1 < programs.size()) {
+    ++chosen;
   }
-  *description->mutable_variant() = std::move(outcome);
-  for (const auto& other : programs) {
-    if (other == nullptr || other == program) continue;
-    program->other_identities.push_back(other->entry.identity());
+  DescribeVariants(programs, chosen);
+  return std::move(programs[chosen]);
+}
+
+// True: no other need be tried.
+bool Admission::TryVariant(Program& program, int variant) {
+  if (auto status = CheckNeeds(*program.manifest, variant); !status.ok()) {
+    MarkUnavailable(status, program);
+  } else {
+    Verify(program);
   }
-  return std::move(program);
+  return program.available() ||
+         !IsTheKernels(program.entry.description().summary().reason());
 }
 
 absl::Status Admission::CheckNeeds(const Manifest& manifest, int variant) {

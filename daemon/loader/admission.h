@@ -105,6 +105,7 @@ class Admission {
                                                const std::string& file,
                                                std::string_view bytes,
                                                std::unique_ptr<Program> first);
+  bool TryVariant(Program& program, int variant);
   absl::Status CheckNeeds(const Manifest& manifest, int variant);
   void Verify(Program& program);
   const TrialResult& Try(const Program& program, TrialResult& unsettled);
@@ -115,7 +116,7 @@ class Admission {
   std::string preemption_;
   Mitigations mitigations_;
   Trial trial_;
-  std::optional<KernelTypes> kernel_types_;  // once a variant needs something
+  std::optional<KernelTypes> kernel_types_;   // once a variant needs something
   std::map<std::string, TrialResult> known_;  // by identity
   int trials_ = 0;
 };

@@ -20,14 +20,6 @@ namespace {
 constexpr int kMaxHandles = static_cast<int>(kMaxFdsPerGrant) - 1;
 constexpr size_t kMaxDescriptionBytes = 256;
 
-// A C identifier that the kernel keeps whole or cut off; maps and functions.
-bool IsIdentifier(std::string_view name) {
-  if (name.empty() || name.size() > kMaxNameBytes) return false;
-  if (!absl::ascii_isalpha(name.front()) && name.front() != '_') return false;
-  return std::all_of(name.begin(), name.end(),
-                     [](char c) { return absl::ascii_isalnum(c) || c == '_'; });
-}
-
 bool IsDigest(std::string_view text) {
   return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
            return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f');
@@ -106,9 +98,8 @@ absl::Status CheckVariant(const TextFile& text,
     return text.Complain(where("name"),
                          "a variant's name must match [a-z][a-z0-9_]{0,62}");
   }
-  if (auto status =
-          CheckObjectFile(text, variant.object(), where("object"),
-                          variant.sha256(), where("sha256"));
+  if (auto status = CheckObjectFile(text, variant.object(), where("object"),
+                                    variant.sha256(), where("sha256"));
       !status.ok()) {
     return status;
   }
@@ -118,8 +109,9 @@ absl::Status CheckVariant(const TextFile& text,
   }
   for (int n = 0; n < variant.need_size(); ++n) {
     if (n == kMaxNeeds) {
-      return text.Complain(where("need", n), absl::StrCat("a variant has at most ",
-                                                          kMaxNeeds, " needs"));
+      return text.Complain(
+          where("need", n),
+          absl::StrCat("a variant has at most ", kMaxNeeds, " needs"));
     }
     if (!ParseNeed(variant.need(n)).has_value()) {
       return text.Complain(
@@ -292,6 +284,13 @@ bool IsName(std::string_view name) {
          std::all_of(name.begin(), name.end(), [](char c) {
            return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_';
          });
+}
+
+bool IsIdentifier(std::string_view name, size_t most) {
+  return !name.empty() && name.size() <= most &&
+         !absl::ascii_isdigit(name.front()) &&
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return absl::ascii_isalnum(c) || c == '_'; });
 }
 
 absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(

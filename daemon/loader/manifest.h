@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "bpfgrant/v1/manifest.pb.h"
 #include "proto/text/text_file.h"
+#include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 
@@ -56,6 +57,9 @@ class Manifest {
 // Whether `name` can be a program's, a map's or a handle's:
 // [a-z][a-z0-9_]{0,62}.
 bool IsName(std::string_view name);
+
+// Whether `name` is a C identifier of at most so many bytes.
+bool IsIdentifier(std::string_view name, size_t most = kMaxNameBytes);
 
 }  // namespace bpfgrant::daemon
 

@@ -7,14 +7,14 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/manifest.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
 namespace {
 
-constexpr size_t kMaxNameBytes = 127;  // KSYM_NAME_LEN of old kernels
+constexpr size_t kMaxSymbolBytes = 127;  // KSYM_NAME_LEN of old kernels
 
 struct KindName {
   Need::Kind kind;
@@ -29,14 +29,6 @@ constexpr KindName kKinds[] = {
     {Need::Kind::kAttach, "attach", "attach type"},
 };
 
-bool IsIdentifier(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxNameBytes &&
-         !absl::ascii_isdigit(name.front()) &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return absl::ascii_isalnum(c) || c == '_';
-         });
-}
-
 }  // namespace
 
 std::optional<Need> ParseNeed(std::string_view text) {
@@ -47,8 +39,10 @@ std::optional<Need> ParseNeed(std::string_view text) {
     if (text.substr(0, space) != kind.word) continue;
     const size_t dot =
         kind.kind == Need::Kind::kField ? what.find('.') : what.size();
-    if (dot == std::string_view::npos || !IsIdentifier(what.substr(0, dot)) ||
-        (dot < what.size() && !IsIdentifier(what.substr(dot + 1)))) {
+    if (dot == std::string_view::npos ||
+        !IsIdentifier(what.substr(0, dot), kMaxSymbolBytes) ||
+        (dot < what.size() &&
+         !IsIdentifier(what.substr(dot + 1), kMaxSymbolBytes))) {
       return std::nullopt;
     }
     return Need{kind.kind, std::string(what)};
@@ -62,9 +56,8 @@ absl::StatusOr<KernelTypes> KernelTypes::Load(const std::string& file) {
   Types types(file.empty() ? btf__load_vmlinux_btf()
                            : btf__parse(file.c_str(), nullptr));
   if (types == nullptr) {
-    return absl::InternalError(
-        absl::StrCat(file.empty() ? "the kernel's BTF" : file, ": ",
-                     std::strerror(errno)));
+    return absl::InternalError(absl::StrCat(
+        file.empty() ? "the kernel's BTF" : file, ": ", std::strerror(errno)));
   }
   return KernelTypes(std::move(types));
 }
@@ -74,9 +67,9 @@ absl::Status KernelTypes::Check(const Need& need) const {
   const auto* kind = std::find_if(
       std::begin(kKinds), std::end(kKinds),
       [&](const KindName& candidate) { return candidate.kind == need.kind; });
-  return Refuse(v1::REASON_KERNEL_TOO_OLD,
-                absl::StrCat("this kernel has no ", kind->noun, " '", need.what,
-                             "'"));
+  return Refuse(
+      v1::REASON_KERNEL_TOO_OLD,
+      absl::StrCat("this kernel has no ", kind->noun, " '", need.what, "'"));
 }
 
 bool KernelTypes::Has(const Need& need) const {
@@ -93,10 +86,10 @@ bool KernelTypes::Has(const Need& need) const {
       return HasEnumerator("bpf_attach_type", absl::StrCat("BPF_", need.what));
     case Need::Kind::kField: {
       const size_t dot = need.what.find('.');
-      return HasMember(btf__find_by_name_kind(types_.get(),
-                                              need.what.substr(0, dot).c_str(),
-                                              BTF_KIND_STRUCT),
-                       std::string_view(need.what).substr(dot + 1));
+      return HasMember(
+          btf__find_by_name_kind(types_.get(), need.what.substr(0, dot).c_str(),
+                                 BTF_KIND_STRUCT),
+          std::string_view(need.what).substr(dot + 1));
     }
   }
   return false;

@@ -259,8 +259,7 @@ uint64_t MapBytes(const bpf_map* map) {
       return entries * value * std::max(libbpf_num_possible_cpus(), 1);
     case BPF_MAP_TYPE_LPM_TRIE:
       // struct lpm_trie_node (kernel/bpf/lpm_trie.c), and one between two.
-      return entries * 2 *
-             (40 + RoundUp(bpf_map__key_size(map), 8) + value);
+      return entries * 2 * (40 + RoundUp(bpf_map__key_size(map), 8) + value);
     case BPF_MAP_TYPE_HASH:
       // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
       return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
@@ -300,6 +299,17 @@ std::string Printable(std::string_view text) {
   return result;
 }
 
+bool MayPass(int error) {
+  return error == ENOMEM || error == ENFILE || error == EMFILE ||
+         error == EAGAIN || error == EINTR;
+}
+
+absl::Status RefuseWhatMayPass(const char* what, int error) {
+  return Refuse(v1::REASON_BUSY,
+                absl::StrCat(what, " failed, which a reload may mend: ",
+                             std::strerror(error)));
+}
+
 absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
                                      const std::string& name) {
   const LibbpfLog log;
@@ -309,6 +319,7 @@ absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
   if (object == nullptr) {
     const int error = errno;
     const std::string said = log.LastLine();
+    if (MayPass(error)) return RefuseWhatMayPass("opening it", error);
     return Refuse(v1::REASON_FILE_INVALID,
                   absl::StrCat("it is no BPF object that libbpf understands: ",
                                said.empty() ? std::strerror(error) : said));
@@ -391,9 +402,9 @@ v1::Handle DescribeHandle(const bpf_map* map, std::string name,
   handle.set_value_size(bpf_map__value_size(map));
   handle.set_max_entries(bpf_map__max_entries(map));
   // The kernel maps no narrowed fd, whatever the map's flags say.
-  handle.set_mappable(rights == v1::RIGHTS_READ_WRITE &&
-                      (IsRingBuffer(map) ||
-                       (bpf_map__map_flags(map) & BPF_F_MMAPABLE) != 0));
+  handle.set_mappable(
+      rights == v1::RIGHTS_READ_WRITE &&
+      (IsRingBuffer(map) || (bpf_map__map_flags(map) & BPF_F_MMAPABLE) != 0));
   return handle;
 }
 

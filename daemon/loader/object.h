@@ -51,6 +51,11 @@ class LibbpfLog {
 // hold any byte, and a proto string must be UTF-8.
 std::string Printable(std::string_view text);
 
+// Whether the same call may do better another time (memory, fds, a signal).
+bool MayPass(int error);
+// REASON_BUSY: `what` failed with such an error.
+absl::Status RefuseWhatMayPass(const char* what, int error);
+
 // Opens `bytes`. libbpf copies what it needs of them.
 // `name` is what libbpf names the object's internal maps after.
 // REASON_FILE_INVALID: not a BPF object, with libbpf's words.

@@ -80,6 +80,7 @@ std::string VerdictOf(std::string_view log) {
 
 absl::Status LoadError(int error, std::string_view log,
                        const std::string& libbpf) {
+  if (MayPass(error)) return RefuseWhatMayPass("loading it", error);
   switch (error) {
     case EOPNOTSUPP:
     case kNotSupported:
@@ -91,14 +92,6 @@ absl::Status LoadError(int error, std::string_view log,
     case EPERM:
       return Refuse(v1::REASON_LOAD_FAILED,
                     absl::StrCat("loading it failed: ", std::strerror(error)));
-    case ENOMEM:
-    case ENFILE:
-    case EMFILE:
-    case EAGAIN:
-    case EINTR:
-      return Refuse(v1::REASON_BUSY,
-                    absl::StrCat("loading it failed for now: ",
-                                 std::strerror(error)));
     default:
       break;
   }
@@ -131,6 +124,8 @@ absl::Status LoadWithTwin(bpf_object* object, int twin,
   const LibbpfLog log;
   bpf_program* program = ProgramOf(object);
   if (bpf_map__reuse_fd(GateOf(object), twin) < 0) {
+    if (MayPass(errno))
+      return RefuseWhatMayPass("putting the twin in place", errno);
     return absl::InternalError(
         absl::StrCat("putting the twin in place: ", std::strerror(errno)));
   }

@@ -11,10 +11,6 @@
 
 namespace bpfgrant {
 
-// Of a manifest: variants, and what each of them may need.
-inline constexpr int kMaxVariants = 8;
-inline constexpr int kMaxNeeds = 16;
-
 // One packet of broker.sock, either way. Bytes.
 inline constexpr size_t kMaxFrameBytes = 64 * 1024;
 // Replies that list things stop here and say how to go on. Bytes.
@@ -91,6 +87,9 @@ inline constexpr std::chrono::milliseconds kClaimDeadline{30'000};
 inline constexpr size_t kMaxTextFileBytes = 1024 * 1024;
 inline constexpr size_t kMaxObjectBytes = 16 * 1024 * 1024;
 inline constexpr size_t kMaxFilesPerDirectory = 4096;
+// Of a manifest: variants, and what each of them may need.
+inline constexpr int kMaxVariants = 8;
+inline constexpr int kMaxNeeds = 16;
 inline constexpr uint32_t kDefaultPoolReady = 4;
 inline constexpr uint32_t kMaxPoolReady = 1024;
 // Loops. Entries of a ring; steps in a row.

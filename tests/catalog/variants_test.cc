@@ -1,5 +1,8 @@
 // Variants of a program: the first that this kernel takes.
 
+#include <fcntl.h>
+#include <sys/resource.h>
+
 #include <string>
 #include <vector>
 
@@ -12,6 +15,8 @@
 #include "daemon/loader/needs.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/wire/limits.h"
+#include "proto/wire/unique_fd.h"
 #include "tests/catalog/catalog_fixture.h"
 
 namespace bpfgrant::daemon {
@@ -48,7 +53,8 @@ class VariantsTest : public ::testing::Test {
     std::string manifest = SampleManifest("sample", "");
     const size_t begin = manifest.find("object:");
     const size_t end = manifest.find("program {");
-    folder_.Write("sample.manifest", manifest.replace(begin, end - begin, text));
+    folder_.Write("sample.manifest",
+                  manifest.replace(begin, end - begin, text));
   }
   std::shared_ptr<const Program> Admit() {
     return AdmitFrom(folder_.path(), "sample");
@@ -57,11 +63,11 @@ class VariantsTest : public ::testing::Test {
   static std::vector<std::string> Outcome(const Program& program) {
     std::vector<std::string> outcome;
     for (const auto& variant : program.entry.description().variant()) {
-      outcome.push_back(absl::StrCat(
-          variant.name(), " ",
-          variant.chosen()   ? "chosen"
-          : !variant.tried() ? "-"
-                             : v1::Reason_Name(variant.reason())));
+      outcome.push_back(absl::StrCat(variant.name(), " ",
+                                     variant.chosen() ? "chosen"
+                                     : !variant.tried()
+                                         ? "-"
+                                         : v1::Reason_Name(variant.reason())));
     }
     return outcome;
   }
@@ -83,8 +89,8 @@ TEST_F(VariantsTest, WhatTheVerifierRefusesIsPassedOver) {
   Write({{"bad", "out_of_bounds"}, {"plain", "good"}});
   const auto program = Admit();
   ASSERT_TRUE(program->available()) << RefusalFor(*program);
-  EXPECT_THAT(Outcome(*program), ::testing::ElementsAre("bad REASON_VERIFIER",
-                                                        "plain chosen"));
+  EXPECT_THAT(Outcome(*program),
+              ::testing::ElementsAre("bad REASON_VERIFIER", "plain chosen"));
   EXPECT_THAT(program->entry.description().variant(0).refusal(),
               HasSubstr("sample.manifest:6:3: the verifier refused it"));
   // What is granted is the second one.
@@ -95,9 +101,9 @@ TEST_F(VariantsTest, WhatTheKernelHasNotGotIsNotEvenTried) {
   Write({{"future", "good", {"helper never_heard_of"}}, {"plain", "good"}});
   const auto program = Admit();
   ASSERT_TRUE(program->available()) << RefusalFor(*program);
-  EXPECT_THAT(Outcome(*program),
-              ::testing::ElementsAre("future REASON_KERNEL_TOO_OLD",
-                                     "plain chosen"));
+  EXPECT_THAT(
+      Outcome(*program),
+      ::testing::ElementsAre("future REASON_KERNEL_TOO_OLD", "plain chosen"));
   EXPECT_THAT(program->entry.description().variant(0).refusal(),
               HasSubstr("sample.manifest:8:3: this kernel has no helper "
                         "'never_heard_of'"));
@@ -126,7 +132,7 @@ TEST_F(VariantsTest, AllShowTheSameInterface) {
   EXPECT_FALSE(program->available());
   EXPECT_EQ(ReasonFor(*program), v1::REASON_OBJECT_MISMATCH);
   EXPECT_THAT(RefusalFor(*program),
-              HasSubstr("variant 'two' shows clients something else"));
+              HasSubstr("this variant shows clients something else"));
 }
 
 // A mistake in one that would not be used is one all the same.
@@ -150,6 +156,44 @@ TEST_F(VariantsTest, NothingIsVerifiedTwice) {
     EXPECT_TRUE(catalog->Find("sample")->available());
     EXPECT_EQ(admission->trials(), 2);
   }
+}
+
+// With so few fds that loading fails here or there: it is the first one, or
+// none for the time being, and never the second.
+TEST_F(VariantsTest, AFailureThatMayPassChoosesNoLesserOne) {
+  Write({{"modern", "good"}, {"plain", "other_body"}});
+  auto admission = Admission::Create({}, {});
+  ASSERT_TRUE(admission.ok());
+  const auto folder = SafeDirectory::Open(folder_.path(), {});
+  ASSERT_TRUE(folder.ok());
+  const auto bytes = folder->Read("sample.manifest", kMaxTextFileBytes);
+  ASSERT_TRUE(bytes.ok());
+  // libbpf looks once a process what the kernel can do, and takes a failure for
+  // an answer: as in the daemon, that is before fds run short.
+  ASSERT_TRUE(Admit()->available());
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const UniqueFd next(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  int passing = 0;
+  bool available = false;
+  for (rlim_t more = 1; more < 64 && !available; ++more) {
+    const rlimit few = {static_cast<rlim_t>(next.get()) + more,
+                        before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    const auto program =
+        admission->Admit(*folder, "sample.manifest", bytes->view());
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    available = program->available();
+    const std::vector<std::string> outcome = Outcome(*program);
+    if (outcome.empty()) continue;  // not even the files could be read
+    EXPECT_THAT(outcome[0], available ? "modern chosen" : "modern REASON_BUSY");
+    EXPECT_EQ(outcome[1], "plain -");
+    if (available) continue;
+    ++passing;
+    EXPECT_THAT(RefusalFor(*program), HasSubstr("a reload may mend"));
+  }
+  EXPECT_TRUE(available);
+  EXPECT_GT(passing, 0);
 }
 
 TEST_F(VariantsTest, MistakesInTheText) {
@@ -179,8 +223,9 @@ TEST_F(VariantsTest, MistakesInTheText) {
   // Both are one too many.
   Write({{"one", "good"}});
   std::string text = SampleManifest("sample", "");
-  folder_.Write("sample.manifest",
-                absl::StrCat(text, "variant { name: \"one\" object: \"o\" }\n"));
+  folder_.Write(
+      "sample.manifest",
+      absl::StrCat(text, "variant { name: \"one\" object: \"o\" }\n"));
   EXPECT_THAT(RefusalFor(*Admit()), HasSubstr("object stands in each variant"));
 }
 

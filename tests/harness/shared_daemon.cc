@@ -4,10 +4,10 @@
 //   shared_daemon up FILE PROGRAM CATALOG
 //   shared_daemon down FILE
 //
-// "up" leaves the daemon behind, with a process that keeps it: its broker's socket
-// and that process's pid stand in FILE, a line each; without the capabilities for
-// it, FILE stays empty. "down" ends it, and fails if it did not live to see that or
-// does not end as it should.
+// "up" leaves the daemon behind, with a process that keeps it: its broker's
+// socket and that process's pid stand in FILE, a line each; without the
+// capabilities for it, FILE stays empty. "down" ends it, and fails if it did
+// not live to see that or does not end as it should.
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -33,7 +33,6 @@ namespace {
 
 using bpfgrant::test::Daemon;
 using std::chrono::seconds;
-
 
 std::string ReadAll(const std::string& path) {
   std::ifstream file(path);
@@ -68,8 +67,8 @@ pid_t KeeperIn(const std::string& file) {
   return line == std::string::npos ? 0 : std::atoi(text.c_str() + line + 1);
 }
 
-// Keeps the daemon until SIGTERM, or until nobody runs tests any more. Its words
-// go into FILE.log.
+// Keeps the daemon until SIGTERM, or until nobody runs tests any more. Its
+// words go into FILE.log.
 int Keep(const std::string& file, const std::string& program, pid_t ctest) {
   sigset_t wanted;
   sigemptyset(&wanted);
@@ -101,8 +100,9 @@ int Keep(const std::string& file, const std::string& program, pid_t ctest) {
 int Up(const std::string& file, const std::string& program,
        const char* catalog) {
   WriteFile(file, "");
-  const std::string missing = bpfgrant::test::MissingPrivilege(
-      {CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_PTRACE});
+  // What more a test needs, it says itself.
+  const std::string missing =
+      bpfgrant::test::MissingPrivilege({CAP_BPF, CAP_PERFMON});
   if (!missing.empty()) {
     std::printf("%s\n", missing.c_str());
     return 0;

@@ -5,8 +5,10 @@
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <net/if.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -33,9 +35,9 @@
 namespace bpfgrant::test {
 namespace {
 
+using std::chrono::milliseconds;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-using std::chrono::milliseconds;
 
 constexpr size_t kRingBytes = 256 * 1024;
 constexpr uint32_t kEverything = FLOW_FILTER_REPORT_OBEYED |
@@ -137,11 +139,10 @@ class FlowFilterTest : public PrivilegedTest {
 
   std::vector<flow_filter_event> Events() {
     std::vector<flow_filter_event> events;
-    const auto count =
-        events_->Consume([&](absl::Span<const std::byte> bytes) {
-          ASSERT_EQ(bytes.size(), sizeof(flow_filter_event));
-          std::memcpy(&events.emplace_back(), bytes.data(), bytes.size());
-        });
+    const auto count = events_->Consume([&](absl::Span<const std::byte> bytes) {
+      ASSERT_EQ(bytes.size(), sizeof(flow_filter_event));
+      std::memcpy(&events.emplace_back(), bytes.data(), bytes.size());
+    });
     EXPECT_TRUE(count.ok()) << count.status();
     return events;
   }
@@ -198,6 +199,40 @@ TEST_F(FlowFilterTest, WhatIsNoIpPasses) {
   char byte = 0;
   EXPECT_EQ(recv(one.get(), &byte, 1, MSG_DONTWAIT), 1);
   EXPECT_EQ(Count().other, 1u);
+}
+
+// A packet socket sees frames whose header is cut off: no address, no rule.
+TEST_F(FlowFilterTest, AnAddressThatCannotBeSeenIsOneWithoutARule) {
+  const UniqueFd receiver(
+      socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const UniqueFd sender(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+  const int program = program_->program();
+  ASSERT_EQ(setsockopt(receiver.get(), SOL_SOCKET, SO_ATTACH_BPF, &program,
+                       sizeof(program)),
+            0);
+  sockaddr_ll loopback{};
+  loopback.sll_family = AF_PACKET;
+  loopback.sll_protocol = htons(ETH_P_IP);
+  loopback.sll_ifindex = static_cast<int>(if_nametoindex("lo"));
+  ASSERT_EQ(bind(receiver.get(), reinterpret_cast<sockaddr*>(&loopback),
+                 sizeof(loopback)),
+            0);
+  std::vector<char> frame = FrameFrom("192.0.2.1");
+  frame.resize(ETH_HLEN + 10);
+  const auto arrives = [&] {
+    EXPECT_EQ(sendto(sender.get(), frame.data(), frame.size(), 0,
+                     reinterpret_cast<sockaddr*>(&loopback), sizeof(loopback)),
+              static_cast<ssize_t>(frame.size()));
+    char byte = 0;
+    bool any = false;
+    while (recv(receiver.get(), &byte, 1, 0) >= 0) any = true;
+    return any;
+  };
+  EXPECT_TRUE(arrives());
+  Configure(/*drop_unmatched=*/1, 0);
+  EXPECT_FALSE(arrives());
+  EXPECT_GE(Count().unmatched, 2u);
+  EXPECT_EQ(Count().other, 0u);
 }
 
 TEST_F(FlowFilterTest, TheLongestPrefixWins) {
