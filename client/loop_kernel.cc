@@ -62,7 +62,6 @@ absl::Status KernelPlace::Prepare(const Loop::Options& options) {
   absl::Status status = ring_.RegisterMemory(memory());
   if (status.ok()) status = ring_.RegisterBuffers(options.buffers);
   if (status.ok()) status = ring_.RegisterFiles(options.files);
-  if (status.ok()) status = ring_.RegisterEventFd(event_fd());
   if (!status.ok()) return status;
   auto waker = LoopWaker::Make(ring_.fd());
   if (!waker.ok()) return waker.status();
@@ -113,8 +112,10 @@ absl::StatusOr<Loop::Stop> KernelPlace::Run(const Loop::RunOptions& options) {
 absl::StatusOr<Loop::Stop> KernelPlace::Enter(const Loop::RunOptions& options) {
   status_->control = options.wait ? 0 : BPFGRANT_NO_WAIT;
   // Who waits here does not poll, and each completion would pay for the signal.
-  ring_.SignalEventFd(!options.wait);
-  const absl::Cleanup signal = [this] { ring_.SignalEventFd(true); };
+  if (absl::Status status = ring_.SignalEventFd(event_fd(), !options.wait);
+      !status.ok()) {
+    return status;
+  }
   for (;;) {
     // A loop that ran says why it stopped.
     status_->stop = BPFGRANT_STOP_NONE;

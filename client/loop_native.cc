@@ -39,6 +39,26 @@ absl::Status Failed(const char* what, int error) {
   return absl::InternalError(absl::StrCat(what, ": ", std::strerror(error)));
 }
 
+// The ring's fd registered with the thread, which saves each enter a look-up
+// (io_uring_register_ring_fd(3), Linux 5.18). For one run at most: another
+// thread may destroy the loop.
+class RegisteredRing {
+ public:
+  explicit RegisteredRing(io_uring* ring) : ring_(ring) {}
+  RegisteredRing(const RegisteredRing&) = delete;
+  RegisteredRing& operator=(const RegisteredRing&) = delete;
+  ~RegisteredRing() {
+    if (registered_) io_uring_unregister_ring_fd(ring_);
+  }
+  void Register() { registered_ = io_uring_register_ring_fd(ring_) == 1; }
+
+ private:
+  io_uring* ring_;
+  bool registered_ = false;
+};
+// Steps of a run that pay for both calls.
+constexpr uint64_t kStepsToRegister = 16;
+
 class ProcessPlace final : public LoopPlace {
  public:
   ProcessPlace(const Loop::Options& options, uint32_t step_budget,
@@ -97,6 +117,7 @@ class ProcessPlace final : public LoopPlace {
 
   Loop::Stop Stopped(uint32_t why, int32_t detail);
   MaybeStop Wanted(const Loop::RunOptions& options);
+  absl::Status SignalEventFd(bool on);
   absl::StatusOr<MaybeStop> Step(const Loop::RunOptions& options);
   absl::StatusOr<MaybeStop> SubmitAndWait(const Loop::RunOptions& options);
   absl::StatusOr<MaybeStop> EarlyEnd(const Loop::RunOptions& options);
@@ -113,6 +134,7 @@ class ProcessPlace final : public LoopPlace {
   std::unique_ptr<LoopWaker> waker_;
   std::unique_ptr<LoopEvents> events_;
   std::atomic<unsigned> waiting_for_{0};
+  bool signals_ = false;  // the eventfd is registered
   // As in the entry.
   uint32_t in_a_row_ = 0;
   bool polling_ = false;
@@ -145,8 +167,6 @@ absl::Status ProcessPlace::Open(const Loop::Options& options,
                                     options.files.size());
     if (error < 0) return Failed("registering files", -error);
   }
-  error = io_uring_register_eventfd(ring, event_fd());
-  if (error < 0) return Failed("registering an eventfd", -error);
   auto waker = LoopWaker::Make(ring_fd());
   if (!waker.ok()) return waker.status();
   waker_ = *std::move(waker);
@@ -162,12 +182,12 @@ absl::Status ProcessPlace::Open(const Loop::Options& options,
 
 absl::StatusOr<Loop::Stop> ProcessPlace::Run(const Loop::RunOptions& options) {
   status_.control = options.wait ? 0 : BPFGRANT_NO_WAIT;
-  // Who waits here does not poll, and each completion would pay for the signal.
-  io_uring_cq_eventfd_toggle(&loop_.ring, !options.wait);
-  const absl::Cleanup signal = [this] {
-    io_uring_cq_eventfd_toggle(&loop_.ring, true);
-  };
-  for (;;) {
+  if (absl::Status status = SignalEventFd(!options.wait); !status.ok()) {
+    return status;
+  }
+  RegisteredRing registered(&loop_.ring);
+  for (uint64_t step = 1;; ++step) {
+    if (step == kStepsToRegister) registered.Register();
     absl::StatusOr<MaybeStop> stop = Step(options);
     if (!stop.ok()) return stop.status();
     if (!stop->has_value()) continue;
@@ -177,6 +197,19 @@ absl::StatusOr<Loop::Stop> ProcessPlace::Run(const Loop::RunOptions& options) {
     if (why.why == BPFGRANT_STOP_IDLE && options.wait) continue;
     return why;
   }
+}
+
+// Who waits in the run does not poll, and each completion would pay for the
+// signal; even for one that is turned off, so it is registered when it is first
+// wanted.
+absl::Status ProcessPlace::SignalEventFd(bool on) {
+  if (on && !signals_) {
+    const int error = io_uring_register_eventfd(&loop_.ring, event_fd());
+    if (error < 0) return Failed("registering an eventfd", -error);
+    signals_ = true;
+  }
+  if (signals_) io_uring_cq_eventfd_toggle(&loop_.ring, on);
+  return absl::OkStatus();
 }
 
 Loop::Stop ProcessPlace::Stopped(uint32_t why, int32_t detail) {
@@ -283,7 +316,9 @@ absl::StatusOr<ProcessPlace::MaybeStop> ProcessPlace::EarlyEnd(
 
 int ProcessPlace::Enter(unsigned submit, unsigned wait,
                         const Loop::RunOptions& options) {
+  const io_uring& ring = loop_.ring;
   unsigned flags = IORING_ENTER_GETEVENTS;
+  if (ring.enter_ring_fd != ring.ring_fd) flags |= IORING_ENTER_REGISTERED_RING;
   __kernel_timespec limit{};
   io_uring_getevents_arg argument{};
   if (wait > 0 && options.deadline.has_value()) {
@@ -298,10 +333,8 @@ int ProcessPlace::Enter(unsigned submit, unsigned wait,
   }
   enters_ += 1;
   const bool extended = (flags & IORING_ENTER_EXT_ARG) != 0;
-  // Not by a registered fd (io_uring_register_ring_fd): that is the thread's,
-  // and a loop may be destroyed by another one.
   const long taken =
-      syscall(SYS_io_uring_enter, ring_fd(), submit, wait, flags,
+      syscall(SYS_io_uring_enter, ring.enter_ring_fd, submit, wait, flags,
               extended ? &argument : nullptr, extended ? sizeof(argument) : 0);
   return taken < 0 ? -errno : static_cast<int>(taken);
 }

@@ -94,7 +94,8 @@ LoopRing::LoopRing(LoopRing&& other) noexcept
       tail_(other.tail_),
       flags_(other.flags_),
       mask_(other.mask_),
-      cqes_(other.cqes_) {}
+      cqes_(other.cqes_),
+      signals_(other.signals_) {}
 
 LoopRing::~LoopRing() {
   if (rings_ != nullptr) munmap(rings_, bytes_);
@@ -132,10 +133,6 @@ absl::Status LoopRing::RegisterFiles(const std::vector<int>& files) {
                   "registering files");
 }
 
-absl::Status LoopRing::RegisterEventFd(int event) {
-  return Register(IORING_REGISTER_EVENTFD, &event, 1, "registering an eventfd");
-}
-
 absl::Status LoopRing::Enable() {
   return Register(IORING_REGISTER_ENABLE_RINGS, nullptr, 0,
                   "enabling the ring");
@@ -158,9 +155,16 @@ void LoopRing::Advance() {
                                           std::memory_order_release);
 }
 
-void LoopRing::SignalEventFd(bool on) {
+absl::Status LoopRing::SignalEventFd(int event, bool on) {
+  if (on && !signals_) {
+    absl::Status status =
+        Register(IORING_REGISTER_EVENTFD, &event, 1, "registering an eventfd");
+    if (!status.ok()) return status;
+    signals_ = true;
+  }
   std::atomic_ref<uint32_t>(*flags_).store(on ? 0 : IORING_CQ_EVENTFD_DISABLED,
                                            std::memory_order_relaxed);
+  return absl::OkStatus();
 }
 
 }  // namespace bpfgrant

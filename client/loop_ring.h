@@ -38,7 +38,6 @@ class LoopRing {
   absl::Status RegisterMemory(absl::Span<std::byte> memory);
   absl::Status RegisterBuffers(const std::vector<iovec>& buffers);
   absl::Status RegisterFiles(const std::vector<int>& files);
-  absl::Status RegisterEventFd(int event);
   // From now on this thread, and no other, may enter.
   absl::Status Enable();
 
@@ -48,8 +47,9 @@ class LoopRing {
   // The completion at the head of the queue; nullptr if there is none.
   const io_uring_cqe* Head() const;
   void Advance();
-  // Whether completions signal the registered eventfd; they do at first.
-  void SignalEventFd(bool on);
+  // Whether completions signal `event`, always the same one. Even turned off it
+  // costs each completion: it is registered when it is first wanted.
+  absl::Status SignalEventFd(int event, bool on);
 
   int fd() const { return fd_.get(); }
   uint32_t setup_flags() const { return setup_flags_; }
@@ -67,6 +67,7 @@ class LoopRing {
   uint32_t *head_, *tail_, *flags_;
   uint32_t mask_;
   io_uring_cqe* cqes_;
+  bool signals_ = false;  // the eventfd is registered
 };
 
 }  // namespace bpfgrant

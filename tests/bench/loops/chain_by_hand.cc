@@ -127,8 +127,9 @@ uint64_t HandFiles::RunRounds(const std::vector<std::string>& paths) {
   return bytes;
 }
 
-// Only the read is heard of. That it was short is what shows the end, and what
-// would break an ordinary link.
+// The read is heard of, and the close, before which its descriptor cannot be
+// used again. That a read was short is what shows the end, and what would break
+// an ordinary link.
 void HandFiles::PrepareLinked(unsigned lane, const std::string& path) {
   io_uring_sqe* sqe = io_uring_get_sqe(ring_.get());
   io_uring_prep_openat_direct(sqe, AT_FDCWD, path.c_str(), O_RDONLY, 0, lane);
@@ -138,7 +139,6 @@ void HandFiles::PrepareLinked(unsigned lane, const std::string& path) {
   sqe->flags |= IOSQE_FIXED_FILE | IOSQE_IO_HARDLINK;
   sqe = io_uring_get_sqe(ring_.get());
   io_uring_prep_close_direct(sqe, lane);
-  sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
 }
 
 uint64_t HandFiles::RunLinked(const std::vector<std::string>& paths) {
@@ -148,7 +148,7 @@ uint64_t HandFiles::RunLinked(const std::vector<std::string>& paths) {
     while (batch < depth_ && next < paths.size()) {
       PrepareLinked(batch++, paths[next++]);
     }
-    ring_.SubmitAndWait(batch);
+    ring_.SubmitAndWait(2 * batch);
     io_uring_cqe* cqe;
     unsigned head, seen = 0;
     io_uring_for_each_cqe(ring_.get(), head, cqe) {
