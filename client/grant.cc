@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/channel.h"
 #include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
 
 namespace bpfgrant {
 
@@ -61,6 +62,27 @@ bool Grant::ended() const { return end_reason() != v1::REASON_UNSPECIFIED; }
 
 v1::Reason Grant::end_reason() const {
   return channel_ == nullptr ? v1::REASON_RELEASED : channel_->EndOf(id_);
+}
+
+absl::StatusOr<std::vector<std::string>> Grant::Rotate(
+    const std::vector<std::string>& maps, std::chrono::milliseconds deadline) {
+  if (channel_ == nullptr) {
+    return Refuse(v1::REASON_UNKNOWN_GRANT, "it was released already");
+  }
+  if (deadline < std::chrono::milliseconds(1) ||
+      deadline > kMaxRotateDeadline) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT,
+                  "a deadline is from a millisecond to a minute");
+  }
+  v1::ClientFrame frame;
+  v1::RotateRequest& request = *frame.mutable_rotate();
+  request.set_grant(id_);
+  *request.mutable_map() = {maps.begin(), maps.end()};
+  request.set_deadline_ms(static_cast<uint32_t>(deadline.count()));
+  const auto reply = channel_->Call(frame, {}, deadline);
+  if (!reply.ok()) return reply.status();
+  const auto& current = reply->frame.rotate().current();
+  return std::vector<std::string>(current.begin(), current.end());
 }
 
 absl::Status Grant::Release() {

@@ -55,6 +55,8 @@ struct Mitigations {
   bool loop_step_budget = true;
   // Links are made and removed one at a time, and who holds that up is killed.
   bool loop_link_turns = true;
+  // Rotate answers when no run can have the old maps any more.
+  bool rotate_waits = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

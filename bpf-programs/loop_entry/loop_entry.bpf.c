@@ -76,9 +76,10 @@ static __always_inline int stop(struct bpfgrant_loop_status* status, __u32 why,
 
 static __always_inline bool traced(void) {
   __u32 slot = bpfgrant_gate_slot;
-  const volatile __u64* value = bpf_map_lookup_elem(&bpfgrant_gate, &slot);
+  const volatile struct bpfgrant_gate_entry* gate =
+      bpf_map_lookup_elem(&bpfgrant_gate, &slot);
 
-  return value && (*value & BPFGRANT_GATE_TRACED);
+  return gate && (gate->nonce & BPFGRANT_GATE_TRACED);
 }
 
 static __always_inline void record(struct bpfgrant_trace_record* event) {

@@ -3,6 +3,7 @@
 #ifndef BPFGRANT_GRANT_H_
 #define BPFGRANT_GRANT_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -52,6 +53,18 @@ class Grant {
   bool ended() const;
   // Why; unspecified while it has not ended.
   v1::Reason end_reason() const;
+
+  // Turns swappable maps over (SwappableMap), all at once; `maps` are their
+  // names, each once. When it returns, runs of the program see the other ones,
+  // and no run has an old one any more. What runs see now, in the order of
+  // `maps`: "NAME.0" or "NAME.1".
+  // REASON_STILL_READ (kDeadlineExceeded): they are turned over, but a run of
+  // before was under way at the deadline and may have the old ones; until a
+  // call without names, which waits on, returns OK, those are to be left alone.
+  // Each other error changed nothing. `deadline` is at most a minute.
+  absl::StatusOr<std::vector<std::string>> Rotate(
+      const std::vector<std::string>& maps,
+      std::chrono::milliseconds deadline = std::chrono::seconds(2));
 
   // Gives it back and waits for the daemon to say so: its gate is closed then.
   // The fds are closed. Once only.

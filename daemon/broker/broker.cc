@@ -64,8 +64,12 @@ class Broker {
                      return connection == nullptr ? nullptr
                                                   : &connection->session();
                    }}),
+        rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
+                    [preemptible = kernel_.preemptible()] {
+                      return GracePeriod::IsKnown(preemptible);
+                    }}),
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, granting_,
-                  grace_period_,
+                  grace_period_, rotations_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
                   [this](bool reloading) { NotifyReload(reloading); },
                   tracer_.get()}),
@@ -195,6 +199,7 @@ class Broker {
   Ledger ledger_;
   Pool pool_;
   Granting granting_;
+  Rotations rotations_;
   Service service_;
   Acceptor acceptor_;
   Control control_;

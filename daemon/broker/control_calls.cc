@@ -98,6 +98,14 @@ grpc::ServerUnaryReactor* ControlCalls::Release(
   });
 }
 
+grpc::ServerUnaryReactor* ControlCalls::Rotate(
+    grpc::CallbackServerContext* context, const v1::RotateRequest* request,
+    v1::RotateReply* reply) {
+  return Run(context, reply, [this, request](Session& session, auto answer) {
+    shared_.service.Rotate(session, *request, std::move(answer));
+  });
+}
+
 grpc::ServerUnaryReactor* ControlCalls::List(
     grpc::CallbackServerContext* context, const v1::ListRequest* request,
     v1::ListReply* reply) {

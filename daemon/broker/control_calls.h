@@ -30,6 +30,9 @@ class ControlCalls final : public v1::Bpfgrant::CallbackService {
   grpc::ServerUnaryReactor* Claim(grpc::CallbackServerContext* context,
                                   const v1::ClaimRequest* request,
                                   v1::AcquireReply* reply) override;
+  grpc::ServerUnaryReactor* Rotate(grpc::CallbackServerContext* context,
+                                   const v1::RotateRequest* request,
+                                   v1::RotateReply* reply) override;
   grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context,
                                     const v1::ReleaseRequest* request,
                                     v1::ReleaseReply* reply) override;

@@ -161,6 +161,10 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
       Finish(request, service.Status(session_, frame.status()),
              &Out::mutable_status);
       return;
+    case v1::ClientFrame::kRotate:
+      service.Rotate(session_, frame.rotate(),
+                     Later(request, &Out::mutable_rotate));
+      return;
     case v1::ClientFrame::kRevoke:
       service.Revoke(session_, frame.revoke(),
                      Later(request, &Out::mutable_revoke));

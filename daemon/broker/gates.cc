@@ -14,8 +14,7 @@
 namespace bpfgrant::broker {
 namespace {
 
-// In a slot, beside the nonce: its loop is traced (gate.bpf.h).
-constexpr uint64_t kTraced = uint64_t{1} << 63;
+constexpr uint64_t kTraced = BPFGRANT_GATE_TRACED;
 
 uint64_t FreshNonce() {
   uint64_t nonce;
@@ -25,7 +24,9 @@ uint64_t FreshNonce() {
   return nonce;
 }
 
-size_t Bytes(uint32_t slots) { return size_t{slots} * sizeof(uint64_t); }
+size_t Bytes(uint32_t slots) {
+  return size_t{slots} * sizeof(bpfgrant_gate_entry);
+}
 
 }  // namespace
 
@@ -38,10 +39,10 @@ absl::StatusOr<Gates> Gates::Map(UniqueFd map, uint32_t slots,
         absl::StrCat("mmap of the gate map: ", std::strerror(errno)));
   }
   // The mapping keeps the map alive; its fd is not needed any more.
-  return Gates(static_cast<uint64_t*>(memory), slots, fresh_nonces);
+  return Gates(static_cast<bpfgrant_gate_entry*>(memory), slots, fresh_nonces);
 }
 
-Gates::Gates(uint64_t* memory, uint32_t slots, bool fresh_nonces)
+Gates::Gates(bpfgrant_gate_entry* memory, uint32_t slots, bool fresh_nonces)
     : memory_(memory), slots_(slots), fresh_nonces_(fresh_nonces) {
   free_.reserve(slots);
   for (uint32_t slot = slots; slot > 0; --slot) free_.push_back(slot - 1);
@@ -61,15 +62,16 @@ std::optional<Gates::Gate> Gates::Allocate() {
   if (free_.empty()) return std::nullopt;
   const uint32_t slot = free_.back();
   free_.pop_back();
+  // Reading first keeps untouched pages untouched.
+  std::atomic_ref<__u64> swaps(memory_[slot].swaps);
+  if (swaps.load() != 0) swaps.store(0);
   return Gate{slot, fresh_nonces_ ? FreshNonce() : 1};
 }
 
-void Gates::Open(Gate gate) {
-  std::atomic_ref<uint64_t>(memory_[gate.slot]).store(gate.nonce);
-}
+void Gates::Open(Gate gate) { Nonce(gate).store(gate.nonce); }
 
 void Gates::Close(Gate gate) {
-  if (IsOpen(gate)) std::atomic_ref<uint64_t>(memory_[gate.slot]).store(0);
+  if (IsOpen(gate)) Nonce(gate).store(0);
 }
 
 void Gates::Free(Gate gate) {
@@ -79,21 +81,26 @@ void Gates::Free(Gate gate) {
 
 void Gates::CloseAll() {
   for (uint32_t slot = 0; slot < slots_; ++slot) {
-    // Reading first keeps untouched pages untouched.
-    std::atomic_ref<uint64_t> value(memory_[slot]);
+    std::atomic_ref<__u64> value(memory_[slot].nonce);
     if (value.load() != 0) value.store(0);
   }
 }
 
 void Gates::SetTraced(Gate gate, bool traced) {
   if (!IsOpen(gate)) return;
-  std::atomic_ref<uint64_t>(memory_[gate.slot])
-      .store(traced ? gate.nonce | kTraced : gate.nonce);
+  Nonce(gate).store(traced ? gate.nonce | kTraced : gate.nonce);
+}
+
+uint64_t Gates::Swaps(Gate gate) const {
+  return std::atomic_ref<__u64>(memory_[gate.slot].swaps).load();
+}
+
+void Gates::Swap(Gate gate, uint64_t bits) {
+  std::atomic_ref<__u64>(memory_[gate.slot].swaps).fetch_xor(bits);
 }
 
 bool Gates::IsOpen(Gate gate) const {
-  return (std::atomic_ref<uint64_t>(memory_[gate.slot]).load() & ~kTraced) ==
-         gate.nonce;
+  return (Nonce(gate).load() & ~kTraced) == gate.nonce;
 }
 
 }  // namespace bpfgrant::broker

@@ -1,4 +1,4 @@
-// The gates: one 64-bit slot an instance, in memory that programs read.
+// The gates: one slot an instance, in memory that programs read.
 //
 // An instance runs while its slot holds its nonce. Closing a gate is one store
 // through the daemon's own mapping; it takes effect at the program's next run,
@@ -8,12 +8,14 @@
 #ifndef DAEMON_BROKER_GATES_H_
 #define DAEMON_BROKER_GATES_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "bpf-programs/include/bpfgrant/gate.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::broker {
@@ -47,14 +49,24 @@ class Gates {
   // Whether the instance's loop, while its gate is open, records its steps.
   void SetTraced(Gate gate, bool traced);
 
+  // Which of its two maps each swappable map of the instance is now, a bit
+  // each. All 0 with a new gate.
+  uint64_t Swaps(Gate gate) const;
+  // Turns those bits over, all at once, for runs that begin from now on.
+  void Swap(Gate gate, uint64_t bits);
+
   bool IsOpen(Gate gate) const;
   uint32_t slots() const { return slots_; }
   uint32_t used() const { return slots_ - static_cast<uint32_t>(free_.size()); }
 
  private:
-  Gates(uint64_t* memory, uint32_t slots, bool fresh_nonces);
+  Gates(bpfgrant_gate_entry* memory, uint32_t slots, bool fresh_nonces);
 
-  uint64_t* memory_ = nullptr;
+  std::atomic_ref<__u64> Nonce(Gate gate) const {
+    return std::atomic_ref<__u64>(memory_[gate.slot].nonce);
+  }
+
+  bpfgrant_gate_entry* memory_ = nullptr;
   uint32_t slots_ = 0;
   bool fresh_nonces_ = true;
   // The last one freed is the next one taken: few pages are ever touched.

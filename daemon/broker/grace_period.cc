@@ -47,6 +47,12 @@ void GracePeriod::Wait(std::function<void()> done) {
   std::thread([shared = shared_] { RunThread(shared); }).detach();
 }
 
+bool GracePeriod::IsKnown(bool preemptible) {
+  const long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+  return commands > 0 && (commands & MEMBARRIER_CMD_GLOBAL) != 0 &&
+         (!preemptible || sysconf(_SC_NPROCESSORS_ONLN) > 1);
+}
+
 void GracePeriod::RunThread(std::shared_ptr<Shared> shared) {
   for (;;) {
     std::vector<std::function<void()>> served;

@@ -27,6 +27,11 @@ class GracePeriod {
   // kernel has no such call (nohz_full), it is never called.
   void Wait(std::function<void()> done);
 
+  // Whether this kernel tells when a grace period is over. With one processor
+  // it answers at once, which is true unless a run can be preempted
+  // (`preemptible`); with nohz_full never.
+  static bool IsKnown(bool preemptible);
+
  private:
   struct Shared;
   static void RunThread(std::shared_ptr<Shared> shared);

@@ -26,6 +26,17 @@ int64_t AttachUntil() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(until).count();
 }
 
+// In the order of the manifest, which is that of their bits.
+std::vector<std::string> SwappableMaps(const v1::DescribeReply& description) {
+  std::vector<std::string> maps;
+  for (const v1::Handle& handle : description.handle()) {
+    const std::string& map = handle.swappable();
+    if (!map.empty() && (maps.empty() || maps.back() != map))
+      maps.push_back(map);
+  }
+  return maps;
+}
+
 }  // namespace
 
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
@@ -40,6 +51,7 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
   const v1::DescribeReply& description = wanted->program->description();
   Grant entry;
   entry.handles = std::move(wanted->handles);
+  entry.swappable = SwappableMaps(description);
   entry.program = std::shared_ptr<const Program>(snapshot_, wanted->program);
   entry.info.set_program(request.program());
   entry.info.set_interface(request.interface());

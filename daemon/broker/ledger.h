@@ -27,6 +27,8 @@ struct Grant {
   Instance instance;  // its fds: until they are delivered, then none
   // Which handles the client asked for, as indices into the catalog's.
   std::vector<int> handles;
+  // Its swappable maps, by the bits of its gate's slot.
+  std::vector<std::string> swappable;
   bool loaded = false;  // `instance` is there; before, it is being loaded
   // As the catalog described it when it was asked for; until it is delivered.
   std::shared_ptr<const Program> program;

@@ -103,6 +103,11 @@ absl::StatusOr<v1::ReleaseReply> Service::Release(
   return parts_.granting.Release(session, request);
 }
 
+void Service::Rotate(Session& session, const v1::RotateRequest& request,
+                     Answer<v1::RotateReply> answer) {
+  parts_.rotations.Rotate(session, request, std::move(answer));
+}
+
 void Service::Revoke(Session& session, const v1::RevokeRequest& request,
                      Answer<v1::RevokeReply> answer) {
   if (absl::Status status = CheckAdministrator(session); !status.ok()) {
@@ -181,6 +186,7 @@ void Service::FinishRevocation(uint64_t id, bool running) {
 
 void Service::Stop() {
   while (!revoking_.empty()) FinishRevocation(revoking_.begin()->first, true);
+  parts_.rotations.Stop();
 }
 
 void Service::Reload(Session& session, const v1::ReloadRequest&,

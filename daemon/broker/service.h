@@ -18,6 +18,7 @@
 #include "bpfgrant/v1/messages.pb.h"
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
+#include "daemon/broker/rotations.h"
 #include "daemon/broker/session.h"
 #include "daemon/broker/tracer.h"
 
@@ -38,6 +39,7 @@ class Service {
     Watchers& watchers;
     Granting& granting;
     GracePeriod& grace_period;
+    Rotations& rotations;
     // What Status says that nobody here counts.
     std::function<void(v1::StatusReply&)> fill_status;
     // Told of each reload that begins and ends, for the service manager.
@@ -56,6 +58,8 @@ class Service {
              std::vector<UniqueFd> fds, Answer<Delivered> answer);
   absl::StatusOr<v1::ReleaseReply> Release(Session& session,
                                            const v1::ReleaseRequest& request);
+  void Rotate(Session& session, const v1::RotateRequest& request,
+              Answer<v1::RotateReply> answer);
   absl::StatusOr<v1::ListReply> List(const Session& session,
                                      const v1::ListRequest& request) const;
   absl::StatusOr<v1::DescribeReply> Describe(
@@ -82,7 +86,7 @@ class Service {
                                  Tracer::Sink sink);
   void EndTrace(uint64_t reader);
 
-  // Answers every Revoke that still waits, with `running`.
+  // Answers every Revoke that still waits, with `running`, and every Rotate.
   void Stop();
 
   // Counts a call that was refused, for Status.

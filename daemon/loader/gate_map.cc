@@ -13,15 +13,15 @@
 namespace bpfgrant::daemon {
 namespace {
 
-constexpr size_t kBytes = size_t{kGateSlots} * sizeof(uint64_t);
+constexpr size_t kBytes = size_t{kGateSlots} * sizeof(bpfgrant_gate_entry);
 
 }  // namespace
 
 absl::StatusOr<GateMap> GateMap::Create() {
   LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
   UniqueFd fd(bpf_map_create(BPF_MAP_TYPE_ARRAY, "bpfgrant_gate",
-                             sizeof(uint32_t), sizeof(uint64_t), kGateSlots,
-                             &options));
+                             sizeof(uint32_t), sizeof(bpfgrant_gate_entry),
+                             kGateSlots, &options));
   if (!fd.valid()) {
     return absl::InternalError(
         absl::StrCat("making the gate map: ", std::strerror(errno)));
@@ -32,7 +32,7 @@ absl::StatusOr<GateMap> GateMap::Create() {
     return absl::InternalError(
         absl::StrCat("mapping the gate map: ", std::strerror(errno)));
   }
-  return GateMap(std::move(fd), static_cast<uint64_t*>(memory));
+  return GateMap(std::move(fd), static_cast<bpfgrant_gate_entry*>(memory));
 }
 
 GateMap::~GateMap() {
@@ -41,7 +41,7 @@ GateMap::~GateMap() {
 
 void GateMap::CloseAll() {
   for (uint32_t slot = 0; slot < kGateSlots; ++slot) {
-    std::atomic_ref<uint64_t>(slots_[slot]).store(0);
+    std::atomic_ref<__u64>(slots_[slot].nonce).store(0);
   }
 }
 

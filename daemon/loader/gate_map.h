@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "bpf-programs/include/bpfgrant/gate.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {
@@ -34,10 +35,11 @@ class GateMap {
   void CloseAll();
 
  private:
-  GateMap(UniqueFd fd, uint64_t* slots) : fd_(std::move(fd)), slots_(slots) {}
+  GateMap(UniqueFd fd, bpfgrant_gate_entry* slots)
+      : fd_(std::move(fd)), slots_(slots) {}
 
   UniqueFd fd_;
-  uint64_t* slots_;
+  bpfgrant_gate_entry* slots_;
 };
 
 }  // namespace bpfgrant::daemon

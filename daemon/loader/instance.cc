@@ -15,6 +15,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -27,22 +28,6 @@ absl::Status LoadFailed(const Program& program, int error,
       v1::REASON_LOAD_FAILED,
       absl::StrCat("loading '", program.name(), "': ", std::strerror(error),
                    what.empty() ? "" : "; ", what));
-}
-
-// BPF_F_RDONLY and BPF_F_WRONLY are rights of the fd that BPF_MAP_CREATE
-// returns, not of the map: map_create() derives that fd's mode from them
-// (bpf_get_file_flag) and takes them off the map's own flags
-// (bpf_map_flags_retain_permanent, kernel/bpf/syscall.c). Programs reach the
-// map by reference, not through the fd, so they keep reading and writing.
-uint32_t FlagsOf(v1::Rights rights) {
-  switch (rights) {
-    case v1::RIGHTS_READ:
-      return BPF_F_RDONLY;
-    case v1::RIGHTS_WRITE:
-      return BPF_F_WRONLY;
-    default:
-      return 0;
-  }
 }
 
 int ModeOf(v1::Rights rights) {
@@ -59,6 +44,7 @@ int ModeOf(v1::Rights rights) {
 absl::Status NarrowHandles(const bpf_object* object,
                            const v1::Manifest& manifest) {
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
+    if (offered.copy >= 0) continue;
     bpf_map* map = MapOf(object, offered.name);
     const uint32_t flags = bpf_map__map_flags(map) | FlagsOf(offered.rights);
     if (bpf_map__set_map_flags(map, flags) < 0) {
@@ -117,8 +103,15 @@ absl::Status ReuseSessionMaps(const bpf_object* object, const Program& program,
   return absl::OkStatus();
 }
 
+absl::StatusOr<UniqueFd> HandleOf(const bpf_object* object,
+                                  const OfferedMap& offered, Swaps& swaps) {
+  if (offered.copy >= 0) return swaps.Take(offered.name, offered.copy);
+  return Duplicate(bpf_map__fd(MapOf(object, offered.name)));
+}
+
 absl::StatusOr<Instance> Collect(const bpf_object* object,
-                                 const v1::Manifest& manifest, bool narrowed) {
+                                 const v1::Manifest& manifest, Swaps& swaps,
+                                 bool narrowed) {
   Instance instance;
   // A loop's structure keeps its program.
   auto program =
@@ -127,7 +120,7 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
   if (!program.ok()) return program.status();
   instance.program = *std::move(program);
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
-    auto handle = Duplicate(bpf_map__fd(MapOf(object, offered.name)));
+    auto handle = HandleOf(object, offered, swaps);
     if (!handle.ok()) return handle.status();
     // The comment above is about kernels seen; this one has to show it.
     if (narrowed &&
@@ -193,17 +186,19 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
       trace != nullptr && bpf_map__reuse_fd(trace, maps.trace) < 0) {
     return LoadFailed(program, errno, "the trace cannot be put in place");
   }
+  Swaps swaps(object->get(), manifest, mitigations.narrowed_handles);
   if (bpf_object__load(object->get()) < 0) {
     const int error = errno;
     return LoadFailed(program, error, log.LastLine());
   }
+  if (auto status = swaps.Fill(object->get()); !status.ok()) return status;
   if (IsLoop(manifest)) {
     if (auto status = PrepareStructure(object->get()); !status.ok()) {
       return status;
     }
   }
   auto instance =
-      Collect(object->get(), manifest, mitigations.narrowed_handles);
+      Collect(object->get(), manifest, swaps, mitigations.narrowed_handles);
   if (instance.ok() && !session_maps.empty()) instance->session_maps.clear();
   return instance;
 }

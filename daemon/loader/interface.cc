@@ -56,12 +56,13 @@ absl::Status AddHandle(const bpf_object* object, const Manifest& manifest,
                        const OfferedMap& offered, const v1::Handle& handle,
                        Parts& parts) {
   const btf* types = bpf_object__btf(object);
-  const bpf_map* map = MapOf(object, offered.name);
+  const bpf_map* map = ShapeOf(object, offered);
   absl::StrAppend(&parts.canonical, "handle ", handle.name(), " ",
                   v1::HandleKind_Name(handle.kind()), " ",
                   v1::Rights_Name(handle.rights()), " ", handle.key_size(), " ",
                   handle.value_size(), " ", handle.max_entries(), " ",
-                  handle.mappable() ? "mappable" : "not-mappable", "\n");
+                  handle.mappable() ? "mappable" : "not-mappable",
+                  offered.copy < 0 ? "\n" : " swappable\n");
   for (const uint32_t id :
        {bpf_map__btf_key_type_id(map), bpf_map__btf_value_type_id(map)}) {
     absl::StrAppend(&parts.canonical, "type ", CanonicalLayout(types, id),

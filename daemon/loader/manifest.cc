@@ -213,6 +213,18 @@ absl::Status CheckMap(const TextFile& text, const v1::Manifest::Map& map,
       map.kind() != v1::HANDLE_KIND_HASH) {
     return complain("scope", "SCOPE_SESSION is for arrays and hashes");
   }
+  if (map.swappable()) {
+    if (map.kind() != v1::HANDLE_KIND_ARRAY &&
+        map.kind() != v1::HANDLE_KIND_HASH &&
+        map.kind() != v1::HANDLE_KIND_PERCPU_ARRAY &&
+        map.kind() != v1::HANDLE_KIND_LPM_TRIE) {
+      return complain("swappable", "only arrays, hashes and LPM tries can be");
+    }
+    if (map.scope() == v1::Manifest::SCOPE_SESSION || map.handle().empty()) {
+      return complain("swappable",
+                      "a swappable map has a handle, and SCOPE_GRANT");
+    }
+  }
   if (map.handle().empty()) {
     if (map.rights() != v1::RIGHTS_UNSPECIFIED) {
       return complain("rights", "rights are for maps with a handle");
@@ -249,6 +261,7 @@ absl::Status CheckMap(const TextFile& text, const v1::Manifest::Map& map,
 
 absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
   std::set<std::string> names, handles;
+  int swappable = 0;
   for (int i = 0; i < manifest.map_size(); ++i) {
     const v1::Manifest::Map& map = manifest.map(i);
     if (auto status = CheckMap(text, map, i); !status.ok()) return status;
@@ -263,14 +276,21 @@ absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
           text.Where("map", i, "handle"),
           absl::StrCat("handle '", map.handle(), "' is named twice"));
     }
+    if (IsLoop(manifest) && map.swappable()) {
+      return text.Complain(text.Where("map", i, "swappable"),
+                           "a loop sleeps, and nothing tells when a run of it "
+                           "that did has ended: it has no swappable maps");
+    }
     if (IsLoop(manifest) && map.handle() == kLoopStatusHandle) {
       return text.Complain(text.Where("map", i, "handle"),
                            "a loop's handle 'status' is the daemon's own");
     }
-    if (static_cast<int>(handles.size()) > kMaxHandles) {
+    swappable += map.swappable();
+    if (static_cast<int>(handles.size()) + swappable > kMaxHandles) {
       return text.Complain(
           text.Where("map", i, "handle"),
-          absl::StrCat("a program has at most ", kMaxHandles, " handles"));
+          absl::StrCat("a program has at most ", kMaxHandles,
+                       " handles, of which a swappable map takes two"));
     }
   }
   return absl::OkStatus();

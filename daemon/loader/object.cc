@@ -19,6 +19,7 @@
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -44,27 +45,6 @@ int Catch(libbpf_print_level level, const char* format, va_list arguments) {
     current_log->erase(0, current_log->size() - kMaxLogBytes);
   }
   return length;
-}
-
-std::optional<bpf_map_type> MapType(v1::HandleKind kind) {
-  switch (kind) {
-    case v1::HANDLE_KIND_RING_BUFFER:
-      return BPF_MAP_TYPE_RINGBUF;
-    case v1::HANDLE_KIND_ARRAY:
-      return BPF_MAP_TYPE_ARRAY;
-    case v1::HANDLE_KIND_HASH:
-      return BPF_MAP_TYPE_HASH;
-    case v1::HANDLE_KIND_SOCKET_ARRAY:
-      return BPF_MAP_TYPE_REUSEPORT_SOCKARRAY;
-    case v1::HANDLE_KIND_PERCPU_ARRAY:
-      return BPF_MAP_TYPE_PERCPU_ARRAY;
-    case v1::HANDLE_KIND_USER_RING_BUFFER:
-      return BPF_MAP_TYPE_USER_RINGBUF;
-    case v1::HANDLE_KIND_LPM_TRIE:
-      return BPF_MAP_TYPE_LPM_TRIE;
-    default:
-      return std::nullopt;
-  }
 }
 
 bool IsRingBuffer(const bpf_map* map) {
@@ -126,13 +106,14 @@ absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
   }
   if (bpf_map__type(gate) != BPF_MAP_TYPE_ARRAY ||
       bpf_map__key_size(gate) != sizeof(uint32_t) ||
-      bpf_map__value_size(gate) != sizeof(uint64_t) ||
+      bpf_map__value_size(gate) != sizeof(bpfgrant_gate_entry) ||
       bpf_map__max_entries(gate) != kGateSlots ||
       bpf_map__map_flags(gate) != BPF_F_MMAPABLE) {
     return manifest.RefuseAt(
         manifest.At("object"), v1::REASON_OBJECT_MISMATCH,
         absl::StrCat("the object's map '", kGateMap, "' is not an array of ",
-                     kGateSlots, " values of 8 bytes with BPF_F_MMAPABLE"));
+                     kGateSlots,
+                     " struct bpfgrant_gate_entry with BPF_F_MMAPABLE"));
   }
   return absl::OkStatus();
 }
@@ -141,7 +122,11 @@ absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
 absl::Status CheckMap(const bpf_map* map, const Manifest& manifest, int index) {
   const v1::Manifest::Map& declared = manifest.message().map(index);
   const TextFile& text = manifest.text();
-  if (MapType(declared.kind()) != bpf_map__type(map)) {
+  if (declared.swappable()) {
+    if (auto status = CheckSwappable(map, manifest, index); !status.ok()) {
+      return status;
+    }
+  } else if (KernelMapType(declared.kind()) != bpf_map__type(map)) {
     return manifest.RefuseAt(
         text.Where("map", index, "kind"), v1::REASON_OBJECT_MISMATCH,
         absl::StrCat("the object's map '", declared.name(), "' is of type ",
@@ -263,6 +248,8 @@ uint64_t MapBytes(const bpf_map* map) {
     case BPF_MAP_TYPE_HASH:
       // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
       return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
+    case BPF_MAP_TYPE_ARRAY_OF_MAPS:
+      return entries * MapBytes(bpf_map__inner_map(const_cast<bpf_map*>(map)));
     default:
       return entries * value;
   }
@@ -357,6 +344,11 @@ bpf_map* MapOf(const bpf_object* object, const std::string& name) {
   return bpf_object__find_map_by_name(object, name.c_str());
 }
 
+GatePlace GateSlotOf(const bpf_object* object) {
+  return {bpf_map__fd(SectionMap(object, kGateSection)),
+          FindConstant(object, kGateSection, kGateSlot)->offset};
+}
+
 void ForgetGate(bpf_object* object) {
   if (bpf_map* constants = SectionMap(object, kGateSection)) {
     bpf_map__set_map_flags(constants,
@@ -408,14 +400,22 @@ v1::Handle DescribeHandle(const bpf_map* map, std::string name,
   return handle;
 }
 
+const bpf_map* ShapeOf(const bpf_object* object, const OfferedMap& offered) {
+  bpf_map* map = MapOf(object, offered.name);
+  return map == nullptr || offered.copy < 0 ? map : bpf_map__inner_map(map);
+}
+
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest) {
   std::vector<v1::Handle> handles;
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
-    const bpf_map* map = MapOf(object, offered.name);
+    const bpf_map* map = ShapeOf(object, offered);
     if (map == nullptr) continue;
     handles.push_back(
         DescribeHandle(map, offered.handle, offered.kind, offered.rights));
+    if (offered.copy >= 0) {
+      handles.back().set_swappable(manifest.map(offered.index).handle());
+    }
   }
   return handles;
 }
@@ -429,7 +429,15 @@ std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest) {
   for (int i = 0; i < manifest.map_size(); ++i) {
     const v1::Manifest::Map& map = manifest.map(i);
     if (map.handle().empty()) continue;
-    offered.push_back({map.name(), map.handle(), map.kind(), map.rights(), i});
+    if (!map.swappable()) {
+      offered.push_back(
+          {map.name(), map.handle(), map.kind(), map.rights(), i});
+      continue;
+    }
+    for (int copy = 0; copy < 2; ++copy) {
+      offered.push_back({map.name(), absl::StrCat(map.handle(), ".", copy),
+                         map.kind(), map.rights(), i, copy});
+    }
   }
   return offered;
 }
@@ -443,6 +451,43 @@ uint64_t EstimateMapBytes(const bpf_object* object) {
     if (name != kGateMap && name != kLoopTraceMap) bytes += MapBytes(map);
   }
   return bytes;
+}
+
+std::optional<uint32_t> KernelMapType(v1::HandleKind kind) {
+  switch (kind) {
+    case v1::HANDLE_KIND_RING_BUFFER:
+      return BPF_MAP_TYPE_RINGBUF;
+    case v1::HANDLE_KIND_ARRAY:
+      return BPF_MAP_TYPE_ARRAY;
+    case v1::HANDLE_KIND_HASH:
+      return BPF_MAP_TYPE_HASH;
+    case v1::HANDLE_KIND_SOCKET_ARRAY:
+      return BPF_MAP_TYPE_REUSEPORT_SOCKARRAY;
+    case v1::HANDLE_KIND_PERCPU_ARRAY:
+      return BPF_MAP_TYPE_PERCPU_ARRAY;
+    case v1::HANDLE_KIND_USER_RING_BUFFER:
+      return BPF_MAP_TYPE_USER_RINGBUF;
+    case v1::HANDLE_KIND_LPM_TRIE:
+      return BPF_MAP_TYPE_LPM_TRIE;
+    default:
+      return std::nullopt;
+  }
+}
+
+// BPF_F_RDONLY and BPF_F_WRONLY are rights of the fd that BPF_MAP_CREATE
+// returns, not of the map: map_create() derives that fd's mode from them
+// (bpf_get_file_flag) and takes them off the map's own flags
+// (bpf_map_flags_retain_permanent, kernel/bpf/syscall.c). Programs reach the
+// map by reference, not through the fd, so they keep reading and writing.
+uint32_t FlagsOf(v1::Rights rights) {
+  switch (rights) {
+    case v1::RIGHTS_READ:
+      return BPF_F_RDONLY;
+    case v1::RIGHTS_WRITE:
+      return BPF_F_WRONLY;
+    default:
+      return 0;
+  }
 }
 
 std::string TypeName(v1::Manifest::Type type) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -86,6 +87,13 @@ absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
 bool SetConstant(const bpf_object* object, std::string_view section,
                  std::string_view name, const void* value, size_t size);
 
+// Of a loaded object: where its program finds the number of its slot.
+struct GatePlace {
+  int map;          // the fd of a section of constants
+  uint32_t offset;  // bytes
+};
+GatePlace GateSlotOf(const bpf_object* object);
+
 // Has the verifier take the gate's variables for unknown: their section is then
 // no constant to it. For a trial only; before a load.
 void ForgetGate(bpf_object* object);
@@ -96,10 +104,15 @@ struct OfferedMap {
   std::string handle;
   v1::HandleKind kind;
   v1::Rights rights;
-  int index;  // in the manifest; -1: it is the entry's of a loop
+  int index;      // in the manifest; -1: it is the entry's of a loop
+  int copy = -1;  // which of a swappable map's two
 };
 // All of them, in the order of a grant's handles.
 std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest);
+
+// What such a handle is, of an object that is not loaded: the map, or what each
+// of a swappable map's two will be.
+const bpf_map* ShapeOf(const bpf_object* object, const OfferedMap& offered);
 
 // What a client gets, in that order, as the object has it.
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
@@ -107,6 +120,11 @@ std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
 
 // About how much memory the maps of one instance take. Bytes.
 uint64_t EstimateMapBytes(const bpf_object* object);
+
+// The kernel's type of a map of that kind (enum bpf_map_type).
+std::optional<uint32_t> KernelMapType(v1::HandleKind kind);
+// The flags with which BPF_MAP_CREATE returns an fd of those rights.
+uint32_t FlagsOf(v1::Rights rights);
 
 // "socket_filter", as libbpf names it.
 std::string TypeName(v1::Manifest::Type type);

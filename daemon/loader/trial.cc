@@ -14,6 +14,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -141,9 +142,10 @@ absl::Status LoadWithTwin(bpf_object* object, int twin,
 
 absl::StatusOr<Trial> Trial::Create() {
   LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_RDONLY_PROG);
-  UniqueFd twin(bpf_map_create(BPF_MAP_TYPE_ARRAY, "bpfgrant_twin",
-                               sizeof(uint32_t), sizeof(uint64_t), kGateSlots,
-                               &options));
+  // By the gate's name: libbpf names the map after what is put in its place.
+  UniqueFd twin(bpf_map_create(BPF_MAP_TYPE_ARRAY, "bpfgrant_gate",
+                               sizeof(uint32_t), sizeof(bpfgrant_gate_entry),
+                               kGateSlots, &options));
   if (!twin.valid()) {
     return absl::InternalError(
         absl::StrCat("making the gate's twin: ", std::strerror(errno)));
@@ -204,6 +206,7 @@ TrialResult Trial::Run(std::string_view bytes,
     result.status =
         Refuse(v1::REASON_GATE_MISSING, "the program never looks at the gate");
   } else {
+    result.status = CheckSwapAccess(object->get(), manifest);
     result.runnable = IsRunnable(program);
   }
   return result;

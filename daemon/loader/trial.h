@@ -16,7 +16,8 @@ namespace bpfgrant::daemon {
 
 struct TrialResult {
   // OK, REASON_VERIFIER, REASON_GATE_MISSING, REASON_KERNEL_TOO_OLD,
-  // REASON_LOAD_FAILED, or REASON_BUSY for what may go better another time.
+  // REASON_OBJECT_MISMATCH (of swappable maps), REASON_LOAD_FAILED, or
+  // REASON_BUSY for what may go better another time.
   absl::Status status;
   // The end of what the verifier said when it refused.
   std::string verifier_log;

@@ -159,6 +159,13 @@ constexpr Row kTable[] = {
     {v1::REASON_TOO_LARGE, Code::kResourceExhausted,
      "Make it smaller: proto/wire/limits.h has the limits."},
 
+    // Maps that are turned over.
+    {v1::REASON_STILL_READ, Code::kDeadlineExceeded,
+     "Leave the old maps alone and call Rotate again, without names, to wait "
+     "on."},
+    {v1::REASON_NO_GRACE_PERIODS, Code::kUnimplemented,
+     "Run the daemon on more than one processor, none of them in nohz_full=."},
+
     {v1::REASON_INTERNAL, Code::kInternal,
      "The journal of bpfgrantd has more; please report it."},
 };

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "bpf-programs/include/bpfgrant/gate.h"
+
 namespace bpfgrant {
 
 // One packet of broker.sock, either way. Bytes.
@@ -79,6 +81,9 @@ inline constexpr std::chrono::milliseconds kAttachDeadline{2'000};
 inline constexpr std::chrono::milliseconds kLinkDeadline{500};
 inline constexpr std::chrono::milliseconds kLinkKillAfter{250};
 inline constexpr std::chrono::milliseconds kRevokeDeadline{2'000};
+// Of a Rotate that names none, and the longest.
+inline constexpr std::chrono::milliseconds kRotateDeadline{2'000};
+inline constexpr std::chrono::milliseconds kMaxRotateDeadline{60'000};
 inline constexpr std::chrono::milliseconds kReloadDeadline{120'000};
 // From Acquire over gRPC to Claim.
 inline constexpr std::chrono::milliseconds kClaimDeadline{30'000};
@@ -103,8 +108,8 @@ inline constexpr size_t kMaxVerifierLogBytes = 16 * 1024;
 // A generated header. Bytes.
 inline constexpr size_t kMaxHeaderBytes = 16 * 1024;
 
-// Slots of the gate map, 8 bytes each; must be what gate.bpf.h says.
-inline constexpr uint32_t kGateSlots = 32768;
+// Slots of the gate map (struct bpfgrant_gate_entry).
+inline constexpr uint32_t kGateSlots = BPFGRANT_GATE_SLOTS;
 
 }  // namespace bpfgrant
 

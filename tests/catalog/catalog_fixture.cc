@@ -166,8 +166,9 @@ int MakeGate(uint32_t slot, uint64_t nonce) {
   LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
   const int gate =
       bpf_map_create(BPF_MAP_TYPE_ARRAY, "test_gate", sizeof(uint32_t),
-                     sizeof(uint64_t), kGateSlots, &options);
-  if (gate >= 0) bpf_map_update_elem(gate, &slot, &nonce, BPF_ANY);
+                     sizeof(bpfgrant_gate_entry), kGateSlots, &options);
+  const bpfgrant_gate_entry open = {.nonce = nonce, .swaps = 0};
+  if (gate >= 0) bpf_map_update_elem(gate, &slot, &open, BPF_ANY);
   return gate;
 }
 

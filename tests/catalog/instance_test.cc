@@ -31,7 +31,8 @@ class InstanceTest : public ::testing::Test {
     return *std::move(instance);
   }
   void SetGate(uint64_t nonce) {
-    ASSERT_EQ(bpf_map_update_elem(gate_.get(), &kSlot, &nonce, BPF_ANY), 0);
+    const bpfgrant_gate_entry entry = {.nonce = nonce, .swaps = 0};
+    ASSERT_EQ(bpf_map_update_elem(gate_.get(), &kSlot, &entry, BPF_ANY), 0);
   }
   TemporaryFolder folder_;
   UniqueFd gate_;

@@ -94,9 +94,9 @@ class LoaderTest : public ::testing::Test {
     EXPECT_EQ(ready.message.ready().loader_pid(),
               static_cast<uint32_t>(loader_));
     ASSERT_EQ(ready.fds.size(), 2u);
-    gates_ = static_cast<uint64_t*>(mmap(nullptr, kGateSlots * 8,
-                                         PROT_READ | PROT_WRITE, MAP_SHARED,
-                                         ready.fds[0].get(), 0));
+    gates_ = static_cast<bpfgrant_gate_entry*>(
+        mmap(nullptr, kGateSlots * sizeof(bpfgrant_gate_entry),
+             PROT_READ | PROT_WRITE, MAP_SHARED, ready.fds[0].get(), 0));
     ASSERT_NE(gates_, MAP_FAILED);
     ReadSnapshot(ready.fds[1]);
   }
@@ -156,7 +156,7 @@ class LoaderTest : public ::testing::Test {
   UniqueFd broker_;
   pid_t loader_ = -1;
   uint64_t id_ = 0;
-  uint64_t* gates_ = nullptr;
+  bpfgrant_gate_entry* gates_ = nullptr;
   Snapshot snapshot_;
   std::vector<char> buffer_ = std::vector<char>(kMaxFrameBytes);
 };
@@ -186,13 +186,13 @@ TEST_F(LoaderTest, GatesOpenAndCloseAndAllOfThemWithTheBroker) {
   ASSERT_TRUE(loaded.message.has_load());
   const int program = loaded.fds[0].get();
   EXPECT_EQ(RunFilter(program), 0);
-  gates_[3] = 42;
+  gates_[3].nonce = 42;
   EXPECT_EQ(RunFilter(program), 50);
-  gates_[kGateSlots - 1] = 1;
+  gates_[kGateSlots - 1].nonce = 1;
   broker_.reset();
   EXPECT_EQ(WaitForLoader(), 0);
-  EXPECT_EQ(gates_[3], 0u);
-  EXPECT_EQ(gates_[kGateSlots - 1], 0u);
+  EXPECT_EQ(gates_[3].nonce, 0u);
+  EXPECT_EQ(gates_[kGateSlots - 1].nonce, 0u);
   EXPECT_EQ(RunFilter(program), 0);
 }
 
@@ -297,10 +297,10 @@ class LoaderProtocolTest : public LoaderTest {
  protected:
   void ExpectEnd(const std::string& bytes, const std::vector<int>& fds = {}) {
     Begin();
-    gates_[5] = 7;
+    gates_[5].nonce = 7;
     ASSERT_TRUE(SendPacket(broker_.get(), bytes, fds).ok());
     EXPECT_EQ(WaitForLoader(), 1);
-    EXPECT_EQ(gates_[5], 0u);
+    EXPECT_EQ(gates_[5].nonce, 0u);
   }
 };
 
@@ -338,10 +338,10 @@ TEST_F(LoaderTest, EndsWithABrokerThatDoesNotRead) {
     if (!status.ok()) break;
     ++sent;
   }
-  gates_[9] = 1;
+  gates_[9].nonce = 1;
   broker_.reset();
   EXPECT_EQ(WaitForLoader(), 0);
-  EXPECT_EQ(gates_[9], 0u);
+  EXPECT_EQ(gates_[9].nonce, 0u);
 }
 
 }  // namespace

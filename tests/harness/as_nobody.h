@@ -31,9 +31,11 @@ namespace bpfgrant::test {
 const char* SocketForNobody();
 
 // Executes the test case under way as nobody, with these fds under these
-// numbers. A failure of the test if that one fails.
+// numbers. A failure of the test if that one fails. With defences switched off
+// (daemon/mitigations.h) it has a daemon of its own.
 void RunThisTestAsNobody(const std::string& program,
-                         const std::vector<std::pair<int, int>>& fds = {});
+                         const std::vector<std::pair<int, int>>& fds = {},
+                         const std::vector<std::string>& without = {});
 
 class NobodyTest : public ::testing::Test {
  protected:
@@ -42,6 +44,8 @@ class NobodyTest : public ::testing::Test {
   void SetUp() override;
   // Called as root: ours, and its number there.
   virtual std::vector<std::pair<int, int>> FdsForNobody() { return {}; }
+  // Which defences are off: for the twins.
+  virtual std::vector<std::string> Without() { return {}; }
 
   bool IsNobody() const { return SocketForNobody() != nullptr; }
   Connection& connection() { return *connection_; }

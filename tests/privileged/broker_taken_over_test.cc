@@ -77,11 +77,11 @@ class BrokerTakenOverTest : public PrivilegedTest {
     const Answer ready = Receive();
     ASSERT_TRUE(ready.message.has_ready()) << ready.message.ShortDebugString();
     ASSERT_EQ(ready.fds.size(), KernelHasLoops() ? 3u : 2u);
-    gates_ = static_cast<uint64_t*>(mmap(nullptr, kGateSlots * 8,
-                                         PROT_READ | PROT_WRITE, MAP_SHARED,
-                                         ready.fds[0].get(), 0));
+    gates_ = static_cast<bpfgrant_gate_entry*>(
+        mmap(nullptr, kGateSlots * sizeof(bpfgrant_gate_entry),
+             PROT_READ | PROT_WRITE, MAP_SHARED, ready.fds[0].get(), 0));
     ASSERT_NE(gates_, MAP_FAILED);
-    gates_[kGateSlots - 1] = 42;
+    gates_[kGateSlots - 1].nonce = 42;
     ReadDigest(ready.fds[1].get());
     held_ = HeldBy(loader_);
   }
@@ -166,7 +166,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
     EXPECT_TRUE(WaitUntil([&] { return HeldBy(loader_) == held_; }, kPatience))
         << HeldBy(loader_).Describe();
     EXPECT_TRUE(IsRunning(loader_));
-    EXPECT_EQ(gates_[kGateSlots - 1], 42u);
+    EXPECT_EQ(gates_[kGateSlots - 1].nonce, 42u);
   }
   // That it takes `bytes` for the end of all trust: it ends, with every gate
   // closed.
@@ -180,7 +180,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
     loader_ = -1;
     EXPECT_EQ(status, W_EXITCODE(1, 0));
     for (uint32_t slot = 0; slot < kGateSlots; ++slot) {
-      ASSERT_EQ(gates_[slot], 0u) << slot;
+      ASSERT_EQ(gates_[slot].nonce, 0u) << slot;
     }
   }
   std::string Numbered(daemon::LoaderRequest request) {
@@ -192,7 +192,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
   UniqueFd broker_;
   pid_t loader_ = -1;
   uint64_t id_ = 0;
-  uint64_t* gates_ = nullptr;
+  bpfgrant_gate_entry* gates_ = nullptr;
   std::map<std::string, std::string> identities_;  // by program
   KernelObjects held_;
 };

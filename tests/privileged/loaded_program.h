@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "bpf-programs/include/bpfgrant/gate.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::test {
@@ -41,7 +42,9 @@ class LoadedProgram {
   // What the program answers to this packet (BPF_PROG_TEST_RUN).
   uint32_t Run(const std::vector<char>& packet) const;
 
-  void SetGate(uint64_t value) { Write("bpfgrant_gate", kSlot, value); }
+  void SetGate(uint64_t nonce) {
+    Write("bpfgrant_gate", kSlot, bpfgrant_gate_entry{nonce, 0});
+  }
 
   template <typename Value>
   Value Read(const char* name, uint32_t key = 0) const {

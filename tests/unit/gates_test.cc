@@ -22,22 +22,23 @@ constexpr uint32_t kSlots = 1024;
 class GatesTest : public ::testing::Test {
  protected:
   void TearDown() override {
-    if (seen_ != nullptr) munmap(seen_, kSlots * sizeof(uint64_t));
+    if (seen_ != nullptr) munmap(seen_, kSlots * sizeof(bpfgrant_gate_entry));
   }
   Gates Map(bool fresh_nonces = true) {
     UniqueFd map(memfd_create("gates", MFD_CLOEXEC));
-    EXPECT_EQ(ftruncate(map.get(), kSlots * sizeof(uint64_t)), 0);
-    seen_ = static_cast<uint64_t*>(mmap(nullptr, kSlots * sizeof(uint64_t),
-                                        PROT_READ, MAP_SHARED, map.get(), 0));
+    EXPECT_EQ(ftruncate(map.get(), kSlots * sizeof(bpfgrant_gate_entry)), 0);
+    seen_ = static_cast<bpfgrant_gate_entry*>(
+        mmap(nullptr, kSlots * sizeof(bpfgrant_gate_entry), PROT_READ,
+             MAP_SHARED, map.get(), 0));
     absl::StatusOr<Gates> gates =
         Gates::Map(std::move(map), kSlots, fresh_nonces);
     EXPECT_TRUE(gates.ok()) << gates.status();
     return *std::move(gates);
   }
-  uint64_t Seen(Gates::Gate gate) const { return seen_[gate.slot]; }
+  uint64_t Seen(Gates::Gate gate) const { return seen_[gate.slot].nonce; }
 
  private:
-  uint64_t* seen_ = nullptr;
+  bpfgrant_gate_entry* seen_ = nullptr;
 };
 
 TEST_F(GatesTest, AreClosedUntilOpened) {

@@ -44,7 +44,8 @@ UniqueFd Listen(std::string& address) {
 
 UniqueFd GateMap(uint32_t slots) {
   UniqueFd map(memfd_create("gates", MFD_CLOEXEC));
-  EXPECT_EQ(ftruncate(map.get(), static_cast<off_t>(slots * sizeof(uint64_t))),
+  EXPECT_EQ(ftruncate(map.get(),
+                      static_cast<off_t>(slots * sizeof(bpfgrant_gate_entry))),
             0);
   return map;
 }
@@ -146,8 +147,10 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
                   return connection == nullptr ? nullptr
                                                : &connection->session();
                 }}),
+      rotations({loop, gates, ledger, grace_period, mitigations,
+                 [known = setup.grace_period_is_known] { return known; }}),
       service({loop, loader, gates, pool, ledger, watchers, granting,
-               grace_period, [](v1::StatusReply&) {}, [](bool) {}}),
+               grace_period, rotations, [](v1::StatusReply&) {}, [](bool) {}}),
       acceptor({loop, service, granting, watchers, mitigations, setup.limits,
                 setup.identify, setup.administrator_group},
                std::move(listener)) {
@@ -164,8 +167,9 @@ TestBroker::TestBroker(BrokerSetup setup, int witness)
   int ends[2];
   EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
   UniqueFd map = GateMap(slot_count_);
-  slots_ = static_cast<uint64_t*>(mmap(nullptr, slot_count_ * sizeof(uint64_t),
-                                       PROT_READ, MAP_SHARED, map.get(), 0));
+  slots_ = static_cast<bpfgrant_gate_entry*>(
+      mmap(nullptr, slot_count_ * sizeof(bpfgrant_gate_entry), PROT_READ,
+           MAP_SHARED, map.get(), 0));
   UniqueFd listener = Listen(address_);
   parts_ = std::make_unique<Parts>(std::move(setup), UniqueFd(ends[0]),
                                    UniqueFd(ends[1]), std::move(map),
@@ -185,7 +189,7 @@ TestBroker::~TestBroker() {
   });
   thread_.join();
   EXPECT_EQ(OpenGates(), 0u);
-  munmap(slots_, slot_count_ * sizeof(uint64_t));
+  munmap(slots_, slot_count_ * sizeof(bpfgrant_gate_entry));
 }
 
 void TestBroker::Run(const std::function<void()>& work) {
@@ -242,7 +246,7 @@ uint64_t TestBroker::Refusals(v1::Reason reason) {
 }
 
 uint64_t TestBroker::Slot(uint32_t slot) const {
-  return std::atomic_ref<uint64_t>(slots_[slot]).load();
+  return std::atomic_ref<__u64>(slots_[slot].nonce).load();
 }
 
 size_t TestBroker::OpenGates() const {

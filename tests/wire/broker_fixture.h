@@ -54,6 +54,7 @@ daemon::Snapshot DefaultCatalog();
 
 struct BrokerSetup {
   daemon::Mitigations mitigations;
+  bool grace_period_is_known = true;
   broker::AcceptLimits limits{8192, 8192, std::chrono::seconds(60)};
   broker::IdentifyBy identify = broker::IdentifyBy::kBest;
   std::optional<gid_t> administrator_group;
@@ -121,7 +122,7 @@ class TestBroker {
   void Run(const std::function<void()>& work);
 
   std::string address_;
-  uint64_t* slots_ = nullptr;
+  bpfgrant_gate_entry* slots_ = nullptr;
   const uint32_t slot_count_;
   std::unique_ptr<Parts> parts_;
   std::thread thread_;
@@ -142,6 +143,7 @@ struct TestBroker::Parts {
   broker::Watchers watchers;
   broker::Pool pool;
   broker::Granting granting;
+  broker::Rotations rotations;
   broker::Service service;
   broker::Acceptor acceptor;
 };

@@ -22,14 +22,8 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <bpfgrant/gate.h>
 #include <stdbool.h>
-
-// Slots, 8 bytes each; must be what proto/wire/limits.h says (kGateSlots).
-#define BPFGRANT_GATE_SLOTS 32768
-
-// Set in a slot beside the nonce, whose own top bit is always 0: the gate is
-// open and the instance's loop is traced.
-#define BPFGRANT_GATE_TRACED (1ULL << 63)
 
 // Values of bpfgrant_on_revoke; must be what manifest.proto says (OnRevoke).
 #define BPFGRANT_ON_REVOKE_PASS 1
@@ -40,7 +34,7 @@ struct {
   __uint(max_entries, BPFGRANT_GATE_SLOTS);
   __uint(map_flags, BPF_F_MMAPABLE);
   __type(key, __u32);
-  __type(value, __u64);
+  __type(value, struct bpfgrant_gate_entry);
 } bpfgrant_gate SEC(".maps");
 
 // The loader sets these before the load. They have a section of their own, so
@@ -62,10 +56,11 @@ const volatile __u32 bpfgrant_on_revoke BPFGRANT_GATE_CONSTANT = 0;
 static __always_inline bool bpfgrant_gate_open(void) {
   __u32 slot = bpfgrant_gate_slot;
   __u64 nonce = bpfgrant_gate_nonce;
-  const volatile __u64* value = bpf_map_lookup_elem(&bpfgrant_gate, &slot);
+  const volatile struct bpfgrant_gate_entry* gate =
+      bpf_map_lookup_elem(&bpfgrant_gate, &slot);
 
-  if (!value || nonce == 0) return false;
-  return (*value & ~BPFGRANT_GATE_TRACED) == nonce;
+  if (!gate || nonce == 0) return false;
+  return (gate->nonce & ~BPFGRANT_GATE_TRACED) == nonce;
 }
 
 // A socket filter answers how many bytes of the packet to keep; 0 drops it.
