@@ -186,6 +186,8 @@ Swaps::Swaps(const bpf_object* object, const v1::Manifest& manifest,
          bpf_map__value_size(inner),
          bpf_map__max_entries(inner),
          bpf_map__map_flags(inner) | (narrowed ? FlagsOf(map.rights()) : 0),
+         bpf_map__btf_key_type_id(inner),
+         bpf_map__btf_value_type_id(inner),
          {}});
   }
 }
@@ -194,7 +196,13 @@ absl::Status Swaps::Fill(const bpf_object* object) {
   for (Pair& pair : pairs_) {
     std::array<uint32_t, kCopies> keys{}, fds{};
     for (uint32_t copy = 0; copy < kCopies; ++copy) {
-      LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = pair.flags);
+      // As libbpf makes the one that the pair is measured by: Linux 6.1 takes a
+      // map without BTF for another kind (bpf_map_meta_equal).
+      LIBBPF_OPTS(bpf_map_create_opts, options,
+                  .btf_fd = static_cast<uint32_t>(bpf_object__btf_fd(object)),
+                  .btf_key_type_id = pair.key_type,
+                  .btf_value_type_id = pair.value_type,
+                  .map_flags = pair.flags);
       pair.maps[copy] = UniqueFd(bpf_map_create(
           static_cast<bpf_map_type>(pair.type), pair.name.c_str(),
           pair.key_size, pair.value_size, pair.max_entries, &options));

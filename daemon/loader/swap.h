@@ -54,6 +54,7 @@ class Swaps {
   struct Pair {
     std::string name;
     uint32_t type, key_size, value_size, max_entries, flags;
+    uint32_t key_type, value_type;  // in the object's BTF
     UniqueFd maps[2];
   };
   std::vector<Pair> pairs_;
