@@ -34,9 +34,9 @@ class ClientUserRingBufferTest : public ::testing::Test {
     ASSERT_TRUE(file_.valid());
     // The data twice: a memfd is not mapped twice by itself.
     ASSERT_EQ(ftruncate(file_.get(), static_cast<off_t>(4 * page_)), 0);
-    kernel_ = static_cast<std::byte*>(mmap(nullptr, 4 * page_,
-                                           PROT_READ | PROT_WRITE, MAP_SHARED,
-                                           file_.get(), 0));
+    kernel_ =
+        static_cast<std::byte*>(mmap(nullptr, 4 * page_, PROT_READ | PROT_WRITE,
+                                     MAP_SHARED, file_.get(), 0));
     ASSERT_NE(static_cast<void*>(kernel_), MAP_FAILED);
     auto ring = UserRingBuffer::Map(file_.get(), page_);
     ASSERT_TRUE(ring.ok()) << ring.status();
