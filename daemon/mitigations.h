@@ -57,6 +57,8 @@ struct Mitigations {
   bool loop_link_turns = true;
   // Rotate answers when no run can have the old maps any more.
   bool rotate_waits = true;
+  // For a loop's step, which can sleep, it does not trust a grace period.
+  bool rotate_counts_steps = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

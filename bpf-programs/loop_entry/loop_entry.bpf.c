@@ -30,6 +30,8 @@ extern int bpfgrant_step(struct io_ring_ctx* ring,
 const volatile __u32 bpfgrant_step_budget BPFGRANT_GATE_CONSTANT = 0;
 // Always 1, but in the tests that show why.
 const volatile __u32 bpfgrant_task_check BPFGRANT_GATE_CONSTANT = 1;
+// Whether its steps are counted: it has swappable maps.
+const volatile __u32 bpfgrant_count_steps BPFGRANT_GATE_CONSTANT = 0;
 const volatile __u32 bpfgrant_sq_entries SEC(".rodata.ring") = 0;
 const volatile __u32 bpfgrant_cq_entries SEC(".rodata.ring") = 0;
 
@@ -48,6 +50,15 @@ struct {
   __uint(max_entries, BPFGRANT_TRACE_BYTES);
 } bpfgrant_trace SEC(".maps");
 
+// Likewise.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, BPFGRANT_GATE_SLOTS);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct bpfgrant_steps);
+} bpfgrant_steps SEC(".maps");
+
 // In a section of its own: an object that adds to it is refused, and no pointer
 // of the author's leads here. "used", or clang would split it into variables
 // whose types no longer fit their sizes.
@@ -58,7 +69,7 @@ static struct {
   __u32 traced;    // index of the next completion to record
   __u32 polling;   // looking once more before it stops with IDLE
   __s32 taken;     // what the last submission came to
-  __u32 unused;
+  __u32 begun;     // bpfgrant_steps.begun, of the last one counted
 } own __attribute__((used)) SEC(".data.bpfgrant");
 
 struct task_struct {
@@ -173,6 +184,24 @@ static __always_inline __u32 reason(int answer, __s32* detail) {
   return BPFGRANT_STOP_ERROR;
 }
 
+// The author's step. Whoever turned maps over before `begun` changed sees that
+// it did; else the step sees them turned over: the addition is a full barrier,
+// as one whose result is used is (Documentation/bpf, "Atomic operations").
+static __always_inline int counted_step(struct io_ring_ctx* ring,
+                                        struct iou_loop_params* params) {
+  __u32 slot = bpfgrant_gate_slot;
+  struct bpfgrant_steps* steps;
+  int answer;
+
+  if (!bpfgrant_count_steps) return bpfgrant_step(ring, params);
+  steps = bpf_map_lookup_elem(&bpfgrant_steps, &slot);
+  if (!steps) return BPFGRANT_STOP_GEOMETRY;
+  own.begun = __sync_fetch_and_add(&steps->begun, 1);
+  answer = bpfgrant_step(ring, params);
+  __sync_fetch_and_add(&steps->ended, 1);
+  return answer;
+}
+
 static __always_inline int step(struct io_ring_ctx* ring,
                                 struct iou_loop_params* params,
                                 struct bpfgrant_loop_status* status,
@@ -184,7 +213,7 @@ static __always_inline int step(struct io_ring_ctx* ring,
   int answer;
 
   if (tracing) record_completions(rings);
-  answer = bpfgrant_step(ring, params);
+  answer = counted_step(ring, params);
   status->steps += 1;
   status->completions += rings->cq_head - head;
   why = reason(answer, &detail);

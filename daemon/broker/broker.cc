@@ -54,6 +54,7 @@ class Broker {
         loader_(loader),
         gates_(std::move(gates)),
         tracer_(MapTracer(ready)),
+        steps_(MapSteps(ready)),
         grace_period_(loop_),
         pool_(loop_, loader_, gates_, {options_.pool_bytes, fd_limit_ / 4},
               !options_.mitigations.instances_not_reused),
@@ -67,7 +68,8 @@ class Broker {
         rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
                     [preemptible = kernel_.preemptible()] {
                       return GracePeriod::IsKnown(preemptible);
-                    }}),
+                    },
+                    steps_.has_value() ? &*steps_ : nullptr}),
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, granting_,
                   grace_period_, rotations_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
@@ -135,6 +137,16 @@ class Broker {
     return nullptr;
   }
 
+  // And their steps, fourth. Without them a loop's maps are not turned over.
+  static std::optional<Steps> MapSteps(LoaderClient::Reply& ready) {
+    if (ready.fds.size() < 4) return std::nullopt;
+    auto steps = Steps::Map(std::move(ready.fds[3]));
+    if (steps.ok()) return *std::move(steps);
+    spdlog::error("loops cannot rotate: {}",
+                  std::string(steps.status().message()));
+    return std::nullopt;
+  }
+
   AcceptLimits FitToFds(AcceptLimits limits) const {
     // A quarter is the pool's, a quarter for what is on its way to clients.
     const size_t room = fd_limit_ / 2 - kReservedFds;
@@ -195,6 +207,7 @@ class Broker {
   Gates gates_;
   Watchers watchers_;
   std::unique_ptr<Tracer> tracer_;
+  std::optional<Steps> steps_;
   GracePeriod grace_period_;
   Ledger ledger_;
   Pool pool_;

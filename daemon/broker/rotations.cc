@@ -11,6 +11,8 @@
 namespace bpfgrant::broker {
 namespace {
 
+constexpr std::chrono::milliseconds kLookAtSteps{1};
+
 absl::Status StillRead(const std::vector<std::string>& maps) {
   return Refuse(v1::REASON_STILL_READ,
                 absl::StrCat("a run of the program may still have the old ",
@@ -47,9 +49,30 @@ void Rotations::Rotate(const Session& session, const v1::RotateRequest& request,
   turn.answer = std::move(answer);
   turn.deadline =
       parts_.loop.Timer(DeadlineOf(request), [this, id] { TimeIsUp(id); });
-  // From here on: a run that began before the store can have an old map, one
-  // that began after it cannot.
-  parts_.grace_period.Wait([this, id] { Ended(id); });
+  const Instance& instance = parts_.ledger.Find(id)->instance;
+  WaitForRuns(id, instance.gate, instance.loop);
+}
+
+// A run that began before the store can have an old map, one that began after
+// it cannot.
+void Rotations::WaitForRuns(uint64_t grant, const Gates::Gate& gate,
+                            bool loop) {
+  if (loop && parts_.mitigations.rotate_counts_steps) {
+    LookAtSteps(grant, gate, parts_.steps->Begun(gate));
+    return;
+  }
+  parts_.grace_period.Wait([this, grant] { Ended(grant); });
+}
+
+// Nobody tells when a step ends, which takes microseconds as a rule.
+void Rotations::LookAtSteps(uint64_t grant, Gates::Gate gate, uint32_t begun) {
+  if (parts_.steps->HaveEnded(gate, begun)) {
+    Ended(grant);
+    return;
+  }
+  turns_.at(grant).look = parts_.loop.Timer(
+      kLookAtSteps,
+      [this, grant, gate, begun] { LookAtSteps(grant, gate, begun); });
 }
 
 absl::Status Rotations::Check(const Session& session,
@@ -79,7 +102,9 @@ absl::Status Rotations::Check(const Session& session,
   if (turns_.contains(request.grant())) {
     return Refuse(v1::REASON_BUSY, "its last turn has not come to its end");
   }
-  if (!parts_.grace_period_is_known()) {
+  const bool can_tell = grant->instance.loop ? parts_.steps != nullptr
+                                             : parts_.grace_period_is_known();
+  if (!can_tell) {
     return Refuse(v1::REASON_NO_GRACE_PERIODS,
                   "this kernel does not tell when a program's runs have ended");
   }

@@ -1,6 +1,7 @@
 // Swappable maps turned over: first the daemon's store, by which runs that
 // begin from then on see the other ones, then a grace period, by which no run
-// has an old one any more.
+// has an old one any more. Of a loop, whose steps can sleep, the end of the
+// step that is under way instead.
 
 #ifndef DAEMON_BROKER_ROTATIONS_H_
 #define DAEMON_BROKER_ROTATIONS_H_
@@ -20,6 +21,7 @@
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/session.h"
+#include "daemon/broker/steps.h"
 #include "daemon/mitigations.h"
 
 namespace bpfgrant::broker {
@@ -37,6 +39,7 @@ class Rotations {
     const daemon::Mitigations& mitigations;
     // GracePeriod::IsKnown, of this kernel.
     std::function<bool()> grace_period_is_known;
+    const Steps* steps = nullptr;  // null: this kernel has no loops
   };
 
   explicit Rotations(Parts parts) : parts_(std::move(parts)) {}
@@ -57,12 +60,16 @@ class Rotations {
     std::vector<std::string> maps;
     Answer answer;  // null: whoever waited was told that time was up
     EventLoop::Source deadline;
+    EventLoop::Source look;  // of a loop: the next time
   };
 
   absl::Status Check(const Session& session,
                      const v1::RotateRequest& request) const;
   v1::RotateReply TurnOver(const Grant& grant,
                            const v1::RotateRequest& request);
+  // Calls Ended once nothing that began before now is under way.
+  void WaitForRuns(uint64_t grant, const Gates::Gate& gate, bool loop);
+  void LookAtSteps(uint64_t grant, Gates::Gate gate, uint32_t begun);
   void Await(uint64_t grant, const v1::RotateRequest& request, Answer answer);
   void TimeIsUp(uint64_t grant);
   void Ended(uint64_t grant);

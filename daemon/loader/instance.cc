@@ -182,9 +182,13 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
   if (gate_map == nullptr || bpf_map__reuse_fd(gate_map, maps.gate) < 0) {
     return LoadFailed(program, errno, "the gate cannot be put in place");
   }
-  if (bpf_map* trace = MapOf(object->get(), kLoopTraceMap);
-      trace != nullptr && bpf_map__reuse_fd(trace, maps.trace) < 0) {
-    return LoadFailed(program, errno, "the trace cannot be put in place");
+  for (const auto& [name, fd] : {std::pair(kLoopTraceMap, maps.trace),
+                                 std::pair(kLoopStepsMap, maps.steps)}) {
+    bpf_map* map = MapOf(object->get(), name);
+    if (map != nullptr && bpf_map__reuse_fd(map, fd) < 0) {
+      return LoadFailed(program, errno,
+                        absl::StrCat(name, " cannot be put in place"));
+    }
   }
   Swaps swaps(object->get(), manifest, mitigations.narrowed_handles);
   if (bpf_object__load(object->get()) < 0) {

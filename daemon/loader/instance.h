@@ -30,7 +30,9 @@ struct Instance {
 // The maps that all instances share. Their owner is whoever calls.
 struct DaemonMaps {
   int gate = -1;
-  int trace = -1;  // -1: this kernel has no loops
+  // -1: this kernel has no loops.
+  int trace = -1;
+  int steps = -1;
 };
 
 // Loads `program`, which must be available, behind slot `slot` of the gate

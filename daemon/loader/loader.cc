@@ -78,12 +78,13 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
 class Loader {
  public:
   Loader(BrokerChannel& broker, const LoaderOptions& options, GateMap& gates,
-         Admission admission, UniqueFd trace)
+         Admission admission, UniqueFd trace, UniqueFd steps)
       : broker_(broker),
         options_(options),
         gates_(gates),
         admission_(std::move(admission)),
         trace_(std::move(trace)),
+        steps_(std::move(steps)),
         attacher_(options.mitigations),
         loops_(options.mitigations) {}
 
@@ -119,7 +120,9 @@ class Loader {
   const LoaderOptions& options_;
   GateMap& gates_;
   Admission admission_;
-  UniqueFd trace_;  // invalid: this kernel has no loops
+  // Invalid: this kernel has no loops.
+  UniqueFd trace_;
+  UniqueFd steps_;
   Attacher attacher_;
   Loops loops_;
   Catalog catalog_;
@@ -148,8 +151,9 @@ absl::Status Loader::SendReady(const v1::KernelFacts& kernel,
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(gates));
   fds.push_back(std::move(snapshot));
-  if (trace_.valid()) {
-    fds.emplace_back(fcntl(trace_.get(), F_DUPFD_CLOEXEC, 0));
+  for (const UniqueFd* map : {&trace_, &steps_}) {
+    if (!map->valid()) continue;
+    fds.emplace_back(fcntl(map->get(), F_DUPFD_CLOEXEC, 0));
     if (!fds.back().valid()) return absl::InternalError(std::strerror(errno));
   }
   return broker_.Send(std::move(reply), std::move(fds));
@@ -201,7 +205,7 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request,
           static_cast<size_t>((*program)->entry.session_map_size())) {
     return absl::InvalidArgumentError("a load with the wrong fds");
   }
-  const DaemonMaps maps{gates_.fd(), trace_.get()};
+  const DaemonMaps maps{gates_.fd(), trace_.get(), steps_.get()};
   auto instance =
       LoadInstance(**program, maps, request.gate_slot(), request.gate_nonce(),
                    options_.mitigations, session_maps);
@@ -382,14 +386,17 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
   if (!admission.ok()) return admission.status();
   auto gates = GateMap::Create();
   if (!gates.ok()) return gates.status();
-  UniqueFd trace;
+  UniqueFd trace, steps;
   if (kernel.io_uring_loops()) {
     auto made = MakeTraceBuffer();
     if (!made.ok()) return made.status();
     trace = *std::move(made);
+    made = MakeStepsMap();
+    if (!made.ok()) return made.status();
+    steps = *std::move(made);
   }
   Loader loader(broker, options, *gates, *std::move(admission),
-                std::move(trace));
+                std::move(trace), std::move(steps));
   auto snapshot = loader.Read();
   if (!snapshot.ok()) return snapshot.status();
   ready = true;

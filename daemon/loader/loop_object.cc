@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "bpf-programs/include/bpfgrant/loop_trace.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -64,7 +65,7 @@ const Structure* FindStructureOnce() {
 
 bool IsEntryMap(std::string_view name) {
   return name == kLoopStatusMap || name == kLoopTraceMap ||
-         name == kLoopStructureMap;
+         name == kLoopStepsMap || name == kLoopStructureMap;
 }
 
 bool KernelHasLoops() { return FindStructureOnce() != nullptr; }
@@ -75,6 +76,18 @@ absl::StatusOr<UniqueFd> MakeTraceBuffer() {
   if (!map.valid()) {
     return absl::InternalError(absl::StrCat(
         "making the ring buffer for traces: ", std::strerror(errno)));
+  }
+  return map;
+}
+
+absl::StatusOr<UniqueFd> MakeStepsMap() {
+  LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
+  UniqueFd map(bpf_map_create(BPF_MAP_TYPE_ARRAY, kLoopStepsMap,
+                              sizeof(uint32_t), sizeof(bpfgrant_steps),
+                              kGateSlots, &options));
+  if (!map.valid()) {
+    return absl::InternalError(
+        absl::StrCat("making the map of steps: ", std::strerror(errno)));
   }
   return map;
 }
@@ -93,6 +106,7 @@ absl::Status SetLoopConstants(bpf_object* object, const v1::Manifest& manifest,
   std::vector<Constant> constants = {
       {".rodata.gate", "bpfgrant_step_budget", budget},
       {".rodata.gate", "bpfgrant_task_check", mitigations.loop_task_check},
+      {".rodata.gate", "bpfgrant_count_steps", HasSwaps(manifest)},
       {".rodata.ring", "bpfgrant_sq_entries", loop.sq_entries()},
       {".rodata.ring", "bpfgrant_cq_entries", loop.cq_entries()},
   };

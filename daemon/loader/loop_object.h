@@ -22,9 +22,10 @@ namespace bpfgrant::daemon {
 inline constexpr int kRingNumber = 1000;
 
 // Maps of the entry's: the client's view of the loop, the daemon's ring buffer
-// for traces, and the structure io_uring_bpf_ops.
+// for traces and its count of steps, and the structure io_uring_bpf_ops.
 inline constexpr char kLoopStatusMap[] = "bpfgrant_status";
 inline constexpr char kLoopTraceMap[] = "bpfgrant_trace";
+inline constexpr char kLoopStepsMap[] = "bpfgrant_steps";
 inline constexpr char kLoopStructureMap[] = "bpfgrant_ops";
 // Under which the client gets the first of them.
 inline constexpr char kLoopStatusHandle[] = "status";
@@ -43,6 +44,10 @@ absl::Status PrepareStructure(const bpf_object* object);
 // The ring buffer that traced loops write to, one for the daemon. kInternal:
 // the kernel refused.
 absl::StatusOr<UniqueFd> MakeTraceBuffer();
+
+// Where loops with swappable maps count their steps, one for the daemon, slots
+// as the gate's. kInternal: the kernel refused.
+absl::StatusOr<UniqueFd> MakeStepsMap();
 
 // Whether this kernel has loops: struct io_uring_bpf_ops in its BTF.
 bool KernelHasLoops();

@@ -276,11 +276,6 @@ absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
           text.Where("map", i, "handle"),
           absl::StrCat("handle '", map.handle(), "' is named twice"));
     }
-    if (IsLoop(manifest) && map.swappable()) {
-      return text.Complain(text.Where("map", i, "swappable"),
-                           "a loop sleeps, and nothing tells when a run of it "
-                           "that did has ended: it has no swappable maps");
-    }
     if (IsLoop(manifest) && map.handle() == kLoopStatusHandle) {
       return text.Complain(text.Where("map", i, "handle"),
                            "a loop's handle 'status' is the daemon's own");

@@ -448,7 +448,9 @@ uint64_t EstimateMapBytes(const bpf_object* object) {
   bpf_object__for_each_map(map, object) {
     // These are one for all instances.
     const std::string_view name = bpf_map__name(map);
-    if (name != kGateMap && name != kLoopTraceMap) bytes += MapBytes(map);
+    if (name == kGateMap || name == kLoopTraceMap || name == kLoopStepsMap)
+      continue;
+    bytes += MapBytes(map);
   }
   return bytes;
 }

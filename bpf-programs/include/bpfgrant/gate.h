@@ -20,4 +20,12 @@ struct bpfgrant_gate_entry {
   __u64 swaps; /* bit n: which of its two maps the swappable map n is now */
 };
 
+/* One loop's steps, in a map of the same slots that its entry writes: it is in
+   one while they differ. For loops with swappable maps, since grace periods do
+   not wait for who can sleep. */
+struct bpfgrant_steps {
+  __u32 begun;
+  __u32 ended;
+};
+
 #endif /* BPFGRANT_GATE_H_ */

@@ -30,7 +30,21 @@
 #ifndef BPFGRANT_SWAP_BPF_H_
 #define BPFGRANT_SWAP_BPF_H_
 
+#ifdef BPFGRANT_LOOP_BPF_H_
+// A loop, with loop.h in front of this: its gate is the entry's.
+#include <bpfgrant/gate.h>
+
+extern struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, BPFGRANT_GATE_SLOTS);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct bpfgrant_gate_entry);
+} bpfgrant_gate SEC(".maps");
+extern const volatile __u32 bpfgrant_gate_slot;
+#else
 #include <bpfgrant/gate.bpf.h>
+#endif
 
 // The loader takes a program only if it reaches a swappable map's two by these
 // instructions, as a function of their own, and by no others
