@@ -124,7 +124,7 @@ absl::Status DescribeObject(Program& program) {
   if (IsLoop(manifest.message())) {
     if (auto status = Link(program); !status.ok()) return status;
   }
-  auto object = OpenObject(program.loadable(), manifest.message().name());
+  auto object = OpenProgram(program.loadable(), manifest.message());
   if (!object.ok()) {
     return manifest.RefuseAt(manifest.At("object"), ReasonOf(object.status()),
                              object.status().message());

@@ -163,7 +163,7 @@ absl::StatusOr<Trial> Trial::Create() {
 absl::Status Trial::RunForAnyGate(std::string_view bytes,
                                   const v1::Manifest& manifest,
                                   std::vector<char>& log) const {
-  const auto object = OpenObject(bytes, manifest.name());
+  const auto object = OpenProgram(bytes, manifest);
   if (!object.ok()) return object.status();
   if (IsLoop(manifest)) {
     if (auto status = SetLoopConstants(object->get(), manifest, Mitigations());
@@ -178,7 +178,7 @@ absl::Status Trial::RunForAnyGate(std::string_view bytes,
 TrialResult Trial::Run(std::string_view bytes,
                        const v1::Manifest& manifest) const {
   TrialResult result;
-  auto object = OpenObject(bytes, manifest.name());
+  auto object = OpenProgram(bytes, manifest);
   if (!object.ok()) {
     result.status = object.status();
     return result;
