@@ -27,7 +27,6 @@
 namespace bpfgrant::daemon {
 namespace {
 
-constexpr char kGateMap[] = "bpfgrant_gate";
 constexpr char kGateSlot[] = "bpfgrant_gate_slot";
 constexpr char kGateNonce[] = "bpfgrant_gate_nonce";
 constexpr char kOnRevoke[] = "bpfgrant_on_revoke";
@@ -234,30 +233,6 @@ absl::Status SetGateConstant(const bpf_object* object, const char* name,
   return Refuse(v1::REASON_GATE_MISSING,
                 absl::StrCat("the object has no constant '", name, "' of ",
                              size, " bytes"));
-}
-
-uint64_t RoundUp(uint64_t value, uint64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
-
-uint64_t MapBytes(const bpf_map* map) {
-  const uint64_t entries = bpf_map__max_entries(map);
-  const uint64_t value = RoundUp(bpf_map__value_size(map), 8);
-  switch (bpf_map__type(map)) {
-    case BPF_MAP_TYPE_RINGBUF:
-    case BPF_MAP_TYPE_USER_RINGBUF:
-      return entries + 3 * 4096;
-    case BPF_MAP_TYPE_PERCPU_ARRAY:
-      return entries * value * std::max(libbpf_num_possible_cpus(), 1);
-    case BPF_MAP_TYPE_LPM_TRIE:
-      // struct lpm_trie_node (kernel/bpf/lpm_trie.c), and one between two.
-      return entries * 2 * (40 + RoundUp(bpf_map__key_size(map), 8) + value);
-    case BPF_MAP_TYPE_HASH:
-      // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
-      return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
-    default:
-      return entries * value;
-  }
 }
 
 // Maps that neither the program uses nor a client gets are not made: another
@@ -470,18 +445,6 @@ std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest) {
     offered.push_back({map.name(), map.handle(), map.kind(), map.rights(), i});
   }
   return offered;
-}
-
-uint64_t EstimateMapBytes(const bpf_object* object) {
-  uint64_t bytes = 0;
-  const bpf_map* map;
-  bpf_object__for_each_map(map, object) {
-    // These are one for all instances.
-    const std::string_view name = bpf_map__name(map);
-    if (name == kGateMap || name == kLoopTraceMap) continue;
-    if (bpf_map__autocreate(map)) bytes += MapBytes(map);
-  }
-  return bytes;
 }
 
 std::string TypeName(v1::Manifest::Type type) {

@@ -112,8 +112,8 @@ std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest);
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest);
 
-// About how much memory the maps of one instance take. Bytes.
-uint64_t EstimateMapBytes(const bpf_object* object);
+// The map that all instances share beside those of a loop (loop_object.h).
+inline constexpr char kGateMap[] = "bpfgrant_gate";
 
 // "socket_filter", as libbpf names it.
 std::string TypeName(v1::Manifest::Type type);
