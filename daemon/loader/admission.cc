@@ -11,6 +11,7 @@
 #include "daemon/loader/interface.h"
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
 #include "daemon/loader/map_memory.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
@@ -174,11 +175,6 @@ bool IsTheKernels(v1::Reason reason) {
          reason == v1::REASON_LOAD_FAILED;
 }
 
-bool MayAnotherDo(const Program& program) {
-  return !program.available() &&
-         IsTheKernels(program.entry.description().summary().reason());
-}
-
 // Clients cannot know which of a program's variants they will meet.
 void CheckInterface(const Program& first, Program& other) {
   const auto hash = [](const Program& program) {
@@ -285,6 +281,11 @@ std::vector<std::unique_ptr<Program>> InspectVariants(
   return programs;
 }
 
+bool MayAnotherDo(const Program& program) {
+  return !program.available() &&
+         IsTheKernels(program.entry.description().summary().reason());
+}
+
 absl::StatusOr<Admission> Admission::Create(const v1::KernelFacts& kernel,
                                             const Mitigations& mitigations) {
   auto trial = Trial::Create();
@@ -343,10 +344,7 @@ const TrialResult& Admission::Verify(const Program& program,
   }
   const v1::Manifest& manifest = program.manifest->message();
   if (IsLoop(manifest) && !has_loops_) {
-    unsettled.status =
-        Refuse(v1::REASON_KERNEL_TOO_OLD,
-               "this kernel has no io_uring loops (struct io_uring_bpf_ops, "
-               "Linux 7.1 with CONFIG_IO_URING_BPF_OPS)");
+    unsettled.status = Refuse(v1::REASON_KERNEL_TOO_OLD, kNoLoops);
     return unsettled;
   }
   ++trials_;

@@ -80,9 +80,14 @@ std::vector<std::unique_ptr<Program>> InspectVariants(
 // Makes `program` one that is not available, because of `why`.
 void MarkUnavailable(const absl::Status& why, Program& program);
 
+// Whether another variant may be tried, now that `program` was: it is not
+// available, and the reason is the kernel's. What may pass is no reason for a
+// lesser one.
+bool MayAnotherDo(const Program& program);
+
 class Admission {
  public:
-  // kInternal: the kernel does not let this process make maps.
+  // The kernel does not let this process make maps: as Trial::Create.
   static absl::StatusOr<Admission> Create(const v1::KernelFacts& kernel,
                                           const Mitigations& mitigations);
 

@@ -1,48 +1,38 @@
 #include "daemon/loader/btf_file.h"
 
-#include <gelf.h>
-#include <libelf.h>
+#include <elf.h>
 #include <linux/btf.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "proto/refusal/refusal.h"
+#include "daemon/loader/elf_file.h"
 
 namespace bpfgrant::daemon {
 namespace {
-
-// Kernels have some 6 MiB of it.
-constexpr size_t kMaxBtfBytes = size_t{64} << 20;
-
-struct ElfEnd {
-  void operator()(Elf* elf) const { elf_end(elf); }
-};
 
 absl::Status ErrnoStatus(const char* call) {
   return absl::InternalError(absl::StrCat(call, ": ", std::strerror(errno)));
 }
 
 absl::Status TooLarge() {
-  return Refuse(v1::REASON_TOO_LARGE, absl::StrCat("its BTF has more than ",
-                                                   kMaxBtfBytes >> 20, " MiB"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("its BTF has more than ", kMaxSectionBytes >> 20, " MiB"));
 }
 
 absl::Status IsNone() {
-  return Refuse(v1::REASON_FILE_INVALID,
-                "it is neither BTF (as /sys/kernel/btf/vmlinux) nor an ELF "
-                "file with a section .BTF (vmlinux, uncompressed)");
+  return absl::InvalidArgumentError(
+      "it is neither BTF (as /sys/kernel/btf/vmlinux) nor an ELF "
+      "file with a section .BTF (vmlinux, uncompressed)");
 }
 
 absl::StatusOr<std::string> ReadWhole(int file, size_t size) {
-  if (size > kMaxBtfBytes) return TooLarge();
+  // Kernels have some 6 MiB of it.
+  if (size > kMaxSectionBytes) return TooLarge();
   std::string bytes(size, '\0');
   size_t done = 0;
   while (done < size) {
@@ -57,29 +47,15 @@ absl::StatusOr<std::string> ReadWhole(int file, size_t size) {
   return bytes;
 }
 
-absl::StatusOr<std::string> ReadSection(int file, size_t file_size) {
-  elf_version(EV_CURRENT);
-  const std::unique_ptr<Elf, ElfEnd> elf(elf_begin(file, ELF_C_READ, nullptr));
-  size_t names = 0;
-  if (elf == nullptr || elf_getshdrstrndx(elf.get(), &names) != 0) {
-    return IsNone();
+absl::StatusOr<std::string> ReadSection(int file) {
+  const auto elf = ElfFile::OfFile(file);
+  if (!elf.has_value()) return IsNone();
+  const auto section = elf->Find(".BTF");
+  if (section.has_value() && section->size > kMaxSectionBytes) {
+    return TooLarge();
   }
-  Elf_Scn* section = nullptr;
-  while ((section = elf_nextscn(elf.get(), section)) != nullptr) {
-    GElf_Shdr header;
-    if (gelf_getshdr(section, &header) == nullptr) break;
-    const char* name = elf_strptr(elf.get(), names, header.sh_name);
-    if (name == nullptr || std::string_view(name) != ".BTF") continue;
-    if (header.sh_type == SHT_NOBITS || header.sh_offset > file_size ||
-        header.sh_size > file_size - header.sh_offset) {
-      return IsNone();
-    }
-    if (header.sh_size > kMaxBtfBytes) return TooLarge();
-    const Elf_Data* data = elf_rawdata(section, nullptr);
-    if (data == nullptr || data->d_buf == nullptr) return IsNone();
-    return std::string(static_cast<const char*>(data->d_buf), data->d_size);
-  }
-  return IsNone();
+  if (!section.has_value() || section->data.empty()) return IsNone();
+  return std::string(section->data);
 }
 
 // In either order of bytes.
@@ -101,7 +77,7 @@ absl::StatusOr<std::string> ReadBtf(int file) {
   if (pread(file, start, sizeof(start), 0) != sizeof(start)) return IsNone();
   if (IsBtf(start)) return ReadWhole(file, size);
   if (std::memcmp(start, ELFMAG, SELFMAG) != 0) return IsNone();
-  return ReadSection(file, size);
+  return ReadSection(file);
 }
 
 }  // namespace bpfgrant::daemon

@@ -12,8 +12,8 @@ namespace bpfgrant::daemon {
 // All of the open file if it is BTF, its section .BTF if it is an ELF file; of
 // 64 MiB at most. Whether libbpf takes them is another question.
 //
-// REASON_FILE_INVALID: it is neither, or no plain file. REASON_TOO_LARGE.
-// kInternal: a call failed, with its errno.
+// kInvalidArgument: it is neither, no plain file, or larger. kInternal: a call
+// failed, with its errno.
 absl::StatusOr<std::string> ReadBtf(int file);
 
 }  // namespace bpfgrant::daemon

@@ -74,8 +74,8 @@ absl::StatusOr<KernelTypes> KernelTypes::OfFile(int file) {
   const LibbpfLog log;
   Types types(btf__new(bytes->data(), static_cast<uint32_t>(bytes->size())));
   if (types == nullptr) {
-    return Refuse(v1::REASON_FILE_INVALID,
-                  absl::StrCat("its BTF is damaged: ", log.LastLine()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("its BTF is damaged: ", std::strerror(errno)));
   }
   return KernelTypes(std::move(types));
 }
@@ -87,7 +87,7 @@ absl::Status KernelTypes::Check(const Need& need) const {
       [&](const KindName& candidate) { return candidate.kind == need.kind; });
   return Refuse(
       v1::REASON_KERNEL_TOO_OLD,
-      absl::StrCat("this kernel has no ", kind->noun, " '", need.what, "'"));
+      absl::StrCat("the kernel has no ", kind->noun, " '", need.what, "'"));
 }
 
 bool KernelTypes::Has(const Need& need) const {

@@ -33,7 +33,7 @@ class KernelTypes {
   // kInternal: the running kernel shows none.
   static absl::StatusOr<KernelTypes> OfThisKernel();
   // Those in an open file, BTF or an ELF file that has it (vmlinux), which may
-  // hold anything. REASON_FILE_INVALID: it is neither.
+  // hold anything. kInvalidArgument: it is neither, or damaged.
   static absl::StatusOr<KernelTypes> OfFile(int file);
 
   // REASON_KERNEL_TOO_OLD, saying what the kernel has not got.

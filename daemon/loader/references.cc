@@ -1,107 +1,83 @@
 #include "daemon/loader/references.h"
 
-#include <gelf.h>
-#include <libelf.h>
+#include <elf.h>
 
-#include <memory>
-#include <optional>
-#include <utility>
+#include <cstring>
 #include <vector>
+
+#include "daemon/loader/elf_file.h"
 
 namespace bpfgrant::daemon {
 namespace {
 
-struct ElfEnd {
-  void operator()(Elf* elf) const { elf_end(elf); }
-};
-
-struct Symbol {
-  std::string name;
-  GElf_Sym entry;
-};
-
-// Where code stands: a section, and the bytes of it.
-struct Span {
-  size_t section;
-  GElf_Addr begin;
-  GElf_Addr end;
-};
+// BPF objects are 64-bit files in the byte order of the machine.
+template <typename Record>
+std::vector<Record> RecordsOf(const ElfFile::Section& section) {
+  std::vector<Record> records(section.data.size() / sizeof(Record));
+  if (!records.empty()) {
+    std::memcpy(records.data(), section.data.data(),
+                records.size() * sizeof(Record));
+  }
+  return records;
+}
 
 class Reader {
  public:
-  explicit Reader(std::string_view object) {
-    elf_version(EV_CURRENT);
-    elf_.reset(elf_memory(const_cast<char*>(object.data()), object.size()));
-    if (elf_ == nullptr || elf_getshdrstrndx(elf_.get(), &names_) != 0) return;
-    ReadSymbols();
+  explicit Reader(const ElfFile& file) {
+    file.ForEach([this](const ElfFile::Section& section) {
+      if (sections_.size() <= section.index) {
+        sections_.resize(section.index + 1);
+      }
+      sections_[section.index] = section;
+      if (section.type == SHT_SYMTAB) {
+        symbols_ = RecordsOf<Elf64_Sym>(section);
+        names_ = section.link;
+      }
+    });
   }
 
   References Read(std::string_view function) const {
     References found;
-    const std::optional<Span> program = Find(function);
-    ForEachSection([&](Elf_Scn* section, const GElf_Shdr& header) {
-      if (header.sh_type != SHT_REL || header.sh_entsize == 0) return;
-      const std::string target = NameOf(header.sh_info);
+    found.code = Find(function);
+    for (const Elf64_Sym& symbol : symbols_) {
+      if (symbol.st_shndx != SHN_UNDEF || symbol.st_name == 0) continue;
+      found.functions[NameOf(symbol)].weak =
+          ELF64_ST_BIND(symbol.st_info) == STB_WEAK;
+    }
+    for (const ElfFile::Section& section : sections_) {
+      if (section.type != SHT_REL) continue;
+      const std::string target = SectionName(section.info);
       // Functions that programs call, and maps that are in others.
-      const bool of_all = target == ".text" || target == ".maps";
-      if (!of_all && (!program || header.sh_info != program->section)) return;
-      Elf_Data* data = elf_getdata(section, nullptr);
-      if (data == nullptr) return;
-      const auto count = static_cast<int>(header.sh_size / header.sh_entsize);
-      for (int i = 0; i < count; ++i) {
-        GElf_Rel relocation;
-        if (gelf_getrel(data, i, &relocation) == nullptr) return;
-        if (of_all || (relocation.r_offset >= program->begin &&
-                       relocation.r_offset < program->end)) {
-          Add(GELF_R_SYM(relocation.r_info), found);
+      const bool of_all = target == kFunctionSection || target == ".maps";
+      for (const Elf64_Rel& relocation : RecordsOf<Elf64_Rel>(section)) {
+        if (of_all || (found.code.has_value() &&
+                       found.code->Contains(target, relocation.r_offset))) {
+          Add(ELF64_R_SYM(relocation.r_info), found);
         }
       }
-    });
+    }
     return found;
   }
 
  private:
-  template <typename Visit>
-  void ForEachSection(const Visit& visit) const {
-    if (elf_ == nullptr) return;
-    Elf_Scn* section = nullptr;
-    while ((section = elf_nextscn(elf_.get(), section)) != nullptr) {
-      GElf_Shdr header;
-      if (gelf_getshdr(section, &header) != nullptr) visit(section, header);
-    }
+  std::string SectionName(size_t index) const {
+    return index < sections_.size() ? sections_[index].name : "";
   }
 
-  std::string NameOf(size_t section) const {
-    GElf_Shdr header;
-    Elf_Scn* found = elf_getscn(elf_.get(), section);
-    if (found == nullptr || gelf_getshdr(found, &header) == nullptr) return "";
-    const char* name = elf_strptr(elf_.get(), names_, header.sh_name);
-    return name == nullptr ? "" : name;
+  std::string NameOf(const Elf64_Sym& symbol) const {
+    const std::string_view names =
+        names_ < sections_.size() ? sections_[names_].data : "";
+    if (symbol.st_name >= names.size()) return "";
+    const std::string_view from = names.substr(symbol.st_name);
+    return std::string(from.substr(0, from.find('\0')));
   }
 
-  void ReadSymbols() {
-    ForEachSection([&](Elf_Scn* section, const GElf_Shdr& header) {
-      if (header.sh_type != SHT_SYMTAB || header.sh_entsize == 0) return;
-      Elf_Data* data = elf_getdata(section, nullptr);
-      if (data == nullptr) return;
-      const auto count = static_cast<int>(header.sh_size / header.sh_entsize);
-      for (int i = 0; i < count; ++i) {
-        Symbol symbol;
-        if (gelf_getsym(data, i, &symbol.entry) == nullptr) return;
-        const char* name =
-            elf_strptr(elf_.get(), header.sh_link, symbol.entry.st_name);
-        if (name != nullptr) symbol.name = name;
-        symbols_.push_back(std::move(symbol));
-      }
-    });
-  }
-
-  std::optional<Span> Find(std::string_view function) const {
-    for (const Symbol& symbol : symbols_) {
-      if (symbol.name == function &&
-          GELF_ST_TYPE(symbol.entry.st_info) == STT_FUNC) {
-        return Span{symbol.entry.st_shndx, symbol.entry.st_value,
-                    symbol.entry.st_value + symbol.entry.st_size};
+  std::optional<CodeSpan> Find(std::string_view function) const {
+    for (const Elf64_Sym& symbol : symbols_) {
+      if (ELF64_ST_TYPE(symbol.st_info) == STT_FUNC &&
+          NameOf(symbol) == function) {
+        return CodeSpan{SectionName(symbol.st_shndx), symbol.st_value,
+                        symbol.st_value + symbol.st_size};
       }
     }
     return std::nullopt;
@@ -109,36 +85,36 @@ class Reader {
 
   void Add(size_t index, References& found) const {
     if (index >= symbols_.size()) return;
-    const Symbol& symbol = symbols_[index];
-    if (symbol.entry.st_shndx == SHN_UNDEF) {
-      found.functions[symbol.name] =
-          GELF_ST_BIND(symbol.entry.st_info) == STB_WEAK;
-    } else if (NameOf(symbol.entry.st_shndx) == ".maps") {
-      AddMapAt(symbol.entry, found);
+    const Elf64_Sym& symbol = symbols_[index];
+    if (symbol.st_shndx == SHN_UNDEF) {
+      found.functions[NameOf(symbol)].used = true;
+    } else if (SectionName(symbol.st_shndx) == ".maps") {
+      AddMapAt(symbol, found);
     }
   }
 
   // Maps are where they stand, as libbpf has it: what is referred to can be the
   // section.
-  void AddMapAt(const GElf_Sym& place, References& found) const {
-    for (const Symbol& symbol : symbols_) {
-      if (symbol.entry.st_shndx == place.st_shndx &&
-          symbol.entry.st_value == place.st_value &&
-          GELF_ST_TYPE(symbol.entry.st_info) == STT_OBJECT) {
-        found.maps.insert(symbol.name);
+  void AddMapAt(const Elf64_Sym& place, References& found) const {
+    for (const Elf64_Sym& symbol : symbols_) {
+      if (symbol.st_shndx == place.st_shndx &&
+          symbol.st_value == place.st_value &&
+          ELF64_ST_TYPE(symbol.st_info) == STT_OBJECT) {
+        found.maps.insert(NameOf(symbol));
       }
     }
   }
 
-  std::unique_ptr<Elf, ElfEnd> elf_;
+  std::vector<ElfFile::Section> sections_;  // by their index
+  std::vector<Elf64_Sym> symbols_;
   size_t names_ = 0;
-  std::vector<Symbol> symbols_;
 };
 
 }  // namespace
 
 References ReadReferences(std::string_view object, std::string_view function) {
-  return Reader(object).Read(function);
+  const auto file = ElfFile::OfBytes(object);
+  return file.has_value() ? Reader(*file).Read(function) : References();
 }
 
 }  // namespace bpfgrant::daemon

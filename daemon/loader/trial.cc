@@ -145,8 +145,7 @@ absl::StatusOr<Trial> Trial::Create() {
                                sizeof(uint32_t), sizeof(uint64_t), kGateSlots,
                                &options));
   if (!twin.valid()) {
-    return absl::InternalError(
-        absl::StrCat("making the gate's twin: ", std::strerror(errno)));
+    return absl::ErrnoToStatus(errno, "making the gate's twin");
   }
   bpf_map_info info{};
   uint32_t size = sizeof(info);

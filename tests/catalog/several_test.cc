@@ -15,7 +15,9 @@
 namespace bpfgrant::daemon {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
@@ -118,13 +120,17 @@ TEST(ReferencesTest, OfOneProgram) {
   const std::string object = ObjectBytes("several_programs");
   EXPECT_THAT(ReadReferences(object, "sample").maps,
               ElementsAre("bpfgrant_gate", "counters"));
-  EXPECT_TRUE(ReadReferences(object, "sample").functions.empty());
+  EXPECT_FALSE(
+      ReadReferences(object, "sample").functions["bpf_never_heard_of"].used);
   EXPECT_THAT(ReadReferences(object, "keeps_orders").maps,
               ElementsAre("bpfgrant_gate", "extra"));
   EXPECT_THAT(ReadReferences(object, "too_new").functions,
-              ElementsAre(Pair("bpf_never_heard_of", true)));
-  EXPECT_THAT(ReadReferences(ObjectBytes("strong_kfunc"), "too_new").functions,
-              ElementsAre(Pair("bpf_never_heard_of", false)));
+              ElementsAre(Pair("bpf_never_heard_of",
+                               AllOf(Field(&OuterFunction::used, true),
+                                     Field(&OuterFunction::weak, true)))));
+  EXPECT_FALSE(ReadReferences(ObjectBytes("strong_kfunc"), "too_new")
+                   .functions["bpf_never_heard_of"]
+                   .weak);
   EXPECT_TRUE(ReadReferences(object, "absent").maps.empty());
 }
 

@@ -105,7 +105,7 @@ TEST_F(VariantsTest, WhatTheKernelHasNotGotIsNotEvenTried) {
       Outcome(*program),
       ::testing::ElementsAre("future REASON_KERNEL_TOO_OLD", "plain chosen"));
   EXPECT_THAT(program->entry.description().variant(0).refusal(),
-              HasSubstr("sample.manifest:8:3: this kernel has no helper "
+              HasSubstr("sample.manifest:8:3: the kernel has no helper "
                         "'never_heard_of'"));
 }
 
