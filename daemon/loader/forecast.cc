@@ -104,7 +104,7 @@ class Examination {
       if (!outer.weak) {
         missing_.for_certain.push_back(std::move(wrong));
       } else if (outer.used) {
-        asks_ = true;
+        asks_ = asks_ || outer.asks;
         missing_.perhaps.push_back(std::move(wrong));
       }
     }

@@ -26,7 +26,9 @@ struct Forecast {
 // Of a program that Inspect let pass; of a manifest with variants, `variant`.
 // Looks at its needs, its type, its maps' types, and what the code refers to:
 // helpers, functions of the kernel's with their prototypes, types and members.
-// Modules' functions and types are not in a kernel's BTF.
+// Modules' functions and types are not in a kernel's BTF. All code is taken for
+// code that runs, unless the program asks what the kernel has and something of
+// that is missing.
 Forecast Foretell(const Program& program, int variant,
                   const KernelTypes& kernel);
 

@@ -21,6 +21,9 @@ std::vector<Record> RecordsOf(const ElfFile::Section& section) {
   return records;
 }
 
+// R_BPF_64_64: where something is, as opposed to a call of it.
+constexpr uint32_t kAddress = 1;
+
 class Reader {
  public:
   explicit Reader(const ElfFile& file) {
@@ -52,7 +55,7 @@ class Reader {
       for (const Elf64_Rel& relocation : RecordsOf<Elf64_Rel>(section)) {
         if (of_all || (found.code.has_value() &&
                        found.code->Contains(target, relocation.r_offset))) {
-          Add(ELF64_R_SYM(relocation.r_info), found);
+          Add(relocation, found);
         }
       }
     }
@@ -83,11 +86,14 @@ class Reader {
     return std::nullopt;
   }
 
-  void Add(size_t index, References& found) const {
+  void Add(const Elf64_Rel& relocation, References& found) const {
+    const size_t index = ELF64_R_SYM(relocation.r_info);
     if (index >= symbols_.size()) return;
     const Elf64_Sym& symbol = symbols_[index];
     if (symbol.st_shndx == SHN_UNDEF) {
-      found.functions[NameOf(symbol)].used = true;
+      OuterFunction& outer = found.functions[NameOf(symbol)];
+      outer.used = true;
+      if (ELF64_R_TYPE(relocation.r_info) == kAddress) outer.asks = true;
     } else if (SectionName(symbol.st_shndx) == ".maps") {
       AddMapAt(symbol, found);
     }

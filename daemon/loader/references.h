@@ -34,6 +34,7 @@ struct CodeSpan {
 struct OuterFunction {
   bool used = false;  // by the program, or by a function it may call
   bool weak = false;  // can be done without (__weak)
+  bool asks = false;  // it looks whether there is one (bpf_ksym_exists)
 };
 
 struct References {

@@ -223,38 +223,42 @@ TEST_F(CheckTest, AnotherKernelsTypesOfMapsAndPrograms) {
               HasSubstr("no programs of type sk_reuseport"));
 }
 
-// In its weak form a function can be done without; a need says it cannot.
+// The program looks whether there is one, and so may do without.
 TEST_F(CheckTest, AnotherKernelsFunctions) {
-  const std::string object = ObjectBytes("several_programs");
-  folder_.Write("sample.bpf.o", object);
-  folder_.Write("sample.manifest",
-                SampleManifest("sample", object, "function: \"sample\"",
-                               "function: \"too_new\"") +
-                    "map { name: \"extra\" kind: HANDLE_KIND_HASH }\n");
-  OtherKernel kernel;
-  auto reply = Check(kernel.Write(folder_));
-  ASSERT_TRUE(reply.ok()) << reply.status();
-  ASSERT_TRUE(reply->program(0).usable()) << reply->program(0).refusal();
-  EXPECT_THAT(reply->program(0).variant(0).open(),
+  const auto write = [this](const std::string& function) {
+    const std::string object = ObjectBytes("several_programs");
+    folder_.Write("sample.bpf.o", object);
+    folder_.Write("sample.manifest",
+                  SampleManifest("sample", object, "function: \"sample\"",
+                                 absl::StrCat("function: \"", function, "\"")) +
+                      "map { name: \"extra\" kind: HANDLE_KIND_HASH }\n");
+  };
+  const auto open = [this](OtherKernel& kernel) {
+    const auto reply = Check(kernel.Write(folder_));
+    EXPECT_TRUE(reply.ok() && reply->program(0).usable());
+    return std::vector<std::string>(reply->program(0).variant(0).open().begin(),
+                                    reply->program(0).variant(0).open().end());
+  };
+  OtherKernel without, changed, with;
+  const int number = btf__add_int(changed.get(), "int", 4, BTF_INT_SIGNED);
+  for (OtherKernel* kernel : {&changed, &with}) {
+    if (kernel == &with) btf__add_int(with.get(), "int", 4, BTF_INT_SIGNED);
+    btf__add_func_proto(kernel->get(), number);
+    if (kernel == &with) btf__add_func_param(with.get(), "one", number);
+    btf__add_func(kernel->get(), "bpf_never_heard_of", BTF_FUNC_STATIC,
+                  number + 1);
+  }
+  write("asks_first");
+  EXPECT_THAT(open(without),
               ElementsAre("the kernel has no function 'bpf_never_heard_of'"));
-  // One that takes nothing; then the right one.
-  const int number = btf__add_int(kernel.get(), "int", 4, BTF_INT_SIGNED);
-  btf__add_func_proto(kernel.get(), number);
-  btf__add_func(kernel.get(), "bpf_never_heard_of", BTF_FUNC_STATIC,
-                number + 1);
-  reply = Check(kernel.Write(folder_));
-  ASSERT_TRUE(reply.ok());
-  EXPECT_THAT(reply->program(0).variant(0).open(),
+  EXPECT_THAT(open(changed),
               ElementsAre(HasSubstr("takes or returns something else")));
-  OtherKernel right;
-  const int right_number = btf__add_int(right.get(), "int", 4, BTF_INT_SIGNED);
-  btf__add_func_proto(right.get(), right_number);
-  btf__add_func_param(right.get(), "argument", right_number);
-  btf__add_func(right.get(), "bpf_never_heard_of", BTF_FUNC_STATIC,
-                right_number + 1);
-  reply = Check(right.Write(folder_));
-  ASSERT_TRUE(reply.ok());
-  EXPECT_TRUE(reply->program(0).variant(0).open().empty());
+  EXPECT_THAT(open(with), ElementsAre());
+  // This one does not.
+  write("too_new");
+  EXPECT_THAT(Answers(without.Write(folder_)),
+              ElementsAre("sample/ REASON_KERNEL_TOO_OLD"));
+  EXPECT_THAT(Answers(with.Write(folder_)), ElementsAre("sample/ chosen"));
 }
 
 TEST_F(CheckTest, RubbishForAKernel) {

@@ -59,6 +59,9 @@ TEST_F(SeveralTest, TheOneThatIsNamedIsLoaded) {
   ASSERT_TRUE(sample->available()) << RefusalFor(*sample);
   EXPECT_EQ(Answer(*sample), kPacketBytes);
   // Its section begins with '?': it waits to be asked for.
+  const auto asks = Admit("asks_first", "several_programs");
+  ASSERT_TRUE(asks->available()) << RefusalFor(*asks);
+  EXPECT_EQ(Answer(*asks), kPacketBytes);
   const auto other = Admit("keeps_orders", "several_programs");
   ASSERT_TRUE(other->available()) << RefusalFor(*other);
   EXPECT_EQ(Answer(*other), 7);
@@ -127,7 +130,11 @@ TEST(ReferencesTest, OfOneProgram) {
   EXPECT_THAT(ReadReferences(object, "too_new").functions,
               ElementsAre(Pair("bpf_never_heard_of",
                                AllOf(Field(&OuterFunction::used, true),
-                                     Field(&OuterFunction::weak, true)))));
+                                     Field(&OuterFunction::weak, true),
+                                     Field(&OuterFunction::asks, false)))));
+  EXPECT_TRUE(ReadReferences(object, "asks_first")
+                  .functions["bpf_never_heard_of"]
+                  .asks);
   EXPECT_FALSE(ReadReferences(ObjectBytes("strong_kfunc"), "too_new")
                    .functions["bpf_never_heard_of"]
                    .weak);

@@ -3,9 +3,11 @@
 // Programs that ask the kernel's types: for what all kernels have, for what
 // none has, and for what none has after a look.
 
+// The first brings the types of the second.
+// clang-format off
 #include <bpfgrant/gate.bpf.h>
-
 #include <bpf/bpf_core_read.h>
+// clang-format on
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), \
                              apply_to = record)

@@ -153,6 +153,8 @@ int sample(struct __sk_buff* skb) {
 #ifdef SEVERAL_PROGRAMS
 #ifdef STRONG_KFUNC
 extern int bpf_never_heard_of(int) __ksym;
+#undef bpf_ksym_exists
+#define bpf_ksym_exists(function) true
 #else
 extern int bpf_never_heard_of(int) __ksym __weak;
 #endif
@@ -180,6 +182,13 @@ SEC("socket")
 int too_new(struct __sk_buff* skb) {
   if (!bpfgrant_gate_open()) return bpfgrant_revoked_socket_filter(skb);
   return bpf_never_heard_of(skb->len);
+}
+
+SEC("socket")
+int asks_first(struct __sk_buff* skb) {
+  if (!bpfgrant_gate_open()) return bpfgrant_revoked_socket_filter(skb);
+  return bpf_ksym_exists(bpf_never_heard_of) ? bpf_never_heard_of(skb->len)
+                                             : skb->len;
 }
 
 SEC("sk_reuseport")
