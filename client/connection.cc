@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -40,6 +41,39 @@ absl::StatusOr<Reply> Take(absl::StatusOr<Channel::Reply> reply,
     return absl::InternalError("bpfgrantd answered something else");
   }
   return std::move(*(reply->frame.*field)());
+}
+
+absl::Status CheckOffer(const Connection::AcquireOptions& wanted,
+                        const v1::DescribeReply& offered) {
+  const v1::ProgramSummary& summary = offered.summary();
+  // Only administrators are told of what they may not have.
+  if (!summary.verdict().allowed()) {
+    return RefuseByVerdict(summary.verdict(),
+                           absl::StrCat("'", wanted.program, "' is denied"));
+  }
+  if (!summary.available()) {
+    v1::Refusal refusal;
+    refusal.set_reason(summary.reason());
+    refusal.set_message(offered.refusal());
+    return StatusOf(refusal);
+  }
+  if (wanted.interface != summary.interface() ||
+      (!wanted.interface_hash.empty() &&
+       wanted.interface_hash != offered.interface_hash())) {
+    return Refuse(
+        v1::REASON_INTERFACE_MISMATCH,
+        absl::StrCat("'", wanted.program, "' is '", summary.interface(),
+                     "' with the layout ", offered.interface_hash()));
+  }
+  for (const std::string& name : wanted.handles) {
+    if (std::none_of(offered.handle().begin(), offered.handle().end(),
+                     [&](const auto& one) { return one.name() == name; })) {
+      return Refuse(
+          v1::REASON_UNKNOWN_HANDLE,
+          absl::StrCat("'", wanted.program, "' has no handle '", name, "'"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -184,6 +218,21 @@ absl::StatusOr<v1::GrantsReply> Connection::Grants() {
     all.MergeFrom(*page);
     if (all.next() == 0) return all;
   }
+}
+
+absl::StatusOr<Connection::Offer> Connection::Probe(
+    const AcquireOptions& options) {
+  auto description = Describe(options.program);
+  if (!description.ok()) return description.status();
+  if (auto status = CheckOffer(options, *description); !status.ok()) {
+    return status;
+  }
+  Offer offer;
+  for (const v1::VariantDescription& variant : description->variant()) {
+    if (variant.chosen()) offer.variant = variant.name();
+  }
+  offer.description = *std::move(description);
+  return offer;
 }
 
 absl::StatusOr<v1::DescribeReply> Connection::Describe(

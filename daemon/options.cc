@@ -1,59 +1,25 @@
 #include "daemon/options.h"
 
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "proto/text/text_file.h"
+#include "daemon/config_file.h"
 #include "proto/wire/limits.h"
-#include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {
 namespace {
-
-constexpr char kDefaultConfig[] = "/etc/bpfgrant/bpfgrantd.conf";
 
 constexpr char kDescription[] =
     "Hands approved BPF programs to processes without privilege.\n\n"
     "Runs in the foreground, as root; gives up what it does not need. SIGHUP\n"
     "reloads catalog and policy, SIGTERM closes every gate and ends it.";
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file.valid()) {
-    return absl::NotFoundError(absl::StrCat(path, ": ", std::strerror(errno)));
-  }
-  struct stat status {};
-  if (fstat(file.get(), &status) < 0 || !S_ISREG(status.st_mode) ||
-      static_cast<size_t>(status.st_size) > kMaxTextFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ": not a file of at most ", kMaxTextFileBytes, " bytes"));
-  }
-  std::string bytes(static_cast<size_t>(status.st_size), '\0');
-  const ssize_t got = read(file.get(), bytes.data(), bytes.size());
-  bytes.resize(got < 0 ? 0 : static_cast<size_t>(got));
-  return bytes;
-}
-
-// Absent is fine unless the administrator named it.
-absl::Status ReadConfig(const std::string& path, bool named,
-                        v1::Config& config) {
-  const absl::StatusOr<std::string> bytes = ReadFile(path);
-  if (absl::IsNotFound(bytes.status()) && !named) return absl::OkStatus();
-  if (!bytes.ok()) return bytes.status();
-  TextFile file(path);
-  return file.Parse(*bytes, config);
-}
 
 absl::StatusOr<gid_t> ParseGroup(const std::string& text) {
   uint32_t number = 0;
@@ -79,18 +45,9 @@ void FillLimits(v1::Limits& limits) {
   }
 }
 
-template <typename List>
-std::vector<std::string> Choose(const std::vector<std::string>& given,
-                                const List& configured,
-                                std::vector<std::string> otherwise) {
-  if (!given.empty()) return given;
-  if (!configured.empty()) return {configured.begin(), configured.end()};
-  return otherwise;
-}
-
 // What the command line said, before the configuration is looked at.
 struct Given {
-  std::string config = kDefaultConfig;
+  std::string config = kDefaultConfigFile;
   bool config_named = false;
   std::string runtime_directory, user, administrator_group;
   std::string identify = "auto";
@@ -101,7 +58,7 @@ struct Given {
 absl::StatusOr<Options> Combine(const Given& given) {
   v1::Config config;
   if (absl::Status status =
-          ReadConfig(given.config, given.config_named, config);
+          ReadConfigFile(given.config, given.config_named, config);
       !status.ok()) {
     return status;
   }
@@ -112,12 +69,8 @@ absl::StatusOr<Options> Combine(const Given& given) {
   Options options;
   options.runtime_directory = first(
       given.runtime_directory, config.runtime_directory(), "/run/bpfgrant");
-  options.catalog_directories =
-      Choose(given.catalog, config.catalog_directory(),
-             {"/usr/lib/bpfgrant/programs", "/etc/bpfgrant/programs"});
-  options.policy_directories =
-      Choose(given.policy, config.policy_directory(),
-             {"/usr/lib/bpfgrant/policy.d", "/etc/bpfgrant/policy.d"});
+  options.catalog_directories = CatalogFolders(given.catalog, config);
+  options.policy_directories = PolicyFolders(given.policy, config);
   const std::string user = first(given.user, config.broker_user(), "bpfgrant");
   if (absl::Status status =
           ParseUser(user, options.broker_uid, options.broker_gid);

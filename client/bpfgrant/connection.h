@@ -81,6 +81,25 @@ class Connection {
   // Who the daemon takes us for, and the token for calls over gRPC.
   const v1::HelloReply& session() const;
 
+  // What Probe finds.
+  struct Offer {
+    // Of a program with variants the one that this kernel takes; else "".
+    std::string variant;
+    v1::DescribeReply description;
+  };
+  // Whether there is what `options` asks for, program, interface and handles,
+  // without taking any of it. A quota may still be used up.
+  //
+  // A program that may be missing is asked for so once, at the start, and done
+  // without if it is: which reason it is says until when.
+  //   REASON_KERNEL_TOO_OLD, REASON_VERIFIER, REASON_LOAD_FAILED: until another
+  //     kernel runs, or another program is installed.
+  //   REASON_UNKNOWN_PROGRAM: there is none that the caller may have.
+  //   REASON_INTERFACE_MISMATCH, REASON_UNKNOWN_HANDLE: there is another one.
+  //   REASON_BUSY: until the daemon is reloaded, perhaps.
+  //   The others are an administrator's mistake, told as in their log.
+  absl::StatusOr<Offer> Probe(const AcquireOptions& options);
+
   absl::StatusOr<Grant> Acquire(const AcquireOptions& options);
   // Fetches the fds of a grant that was acquired over gRPC in this session.
   // `socket` and `ring` as in AcquireOptions.

@@ -51,6 +51,7 @@ struct Command {
 };
 
 void AddCatalogVerbs(CLI::App& app, Command& command);  // list describe header
+void AddCheck(CLI::App& app, Command& command);
 void AddExplain(CLI::App& app, Command& command);
 void AddGrantVerbs(CLI::App& app, Command& command);  // grants, watch
 void AddTrace(CLI::App& app, Command& command);

@@ -17,7 +17,8 @@ namespace {
 constexpr char kFooter[] =
     "Exit codes:\n"
     "  0  done; the answer is yes\n"
-    "  1  refused or denied: the answer is no (doctor: something is wrong)\n"
+    "  1  refused or denied: the answer is no (doctor: something is wrong;\n"
+    "     check: a program has no variant that fits)\n"
     "  2  wrong usage\n"
     "  3  the daemon cannot be reached, or did not answer in time\n"
     "  4  an internal or protocol error";
@@ -39,7 +40,7 @@ void AddGlobalOptions(CLI::App& app, Settings& settings) {
       ->check(CLI::IsMember({"auto", "always", "never"}));
   app.add_option("--timeout", settings.timeout_seconds,
                  "how long to wait for each answer (default: 15; for reload "
-                 "125)")
+                 "and check 125)")
       ->type_name("SECONDS")
       ->check([](const std::string& text) {
         double seconds = 0;
@@ -91,6 +92,7 @@ int Main(int argc, char** argv) {
   app.get_formatter()->column_width(28);
   AddGlobalOptions(app, command.settings);
   AddCatalogVerbs(app, command);
+  AddCheck(app, command);
   AddExplain(app, command);
   AddGrantVerbs(app, command);
   AddTrace(app, command);

@@ -11,20 +11,14 @@
 #include "daemon/loader/interface.h"
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
+#include "daemon/loader/loop_object.h"
+#include "daemon/loader/map_memory.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 namespace {
-
-void MarkUnavailable(const absl::Status& why, Program& program) {
-  v1::DescribeReply* description = program.entry.mutable_description();
-  const v1::Refusal refusal = RefusalOf(why);
-  description->mutable_summary()->set_available(false);
-  description->mutable_summary()->set_reason(refusal.reason());
-  description->set_refusal(refusal.message());
-}
 
 void DescribeManifest(const v1::Manifest& manifest, Program& program) {
   v1::DescribeReply* description = program.entry.mutable_description();
@@ -124,7 +118,7 @@ absl::Status DescribeObject(Program& program) {
   if (IsLoop(manifest.message())) {
     if (auto status = Link(program); !status.ok()) return status;
   }
-  auto object = OpenObject(program.loadable(), manifest.message().name());
+  auto object = OpenProgram(program.loadable(), manifest.message());
   if (!object.ok()) {
     return manifest.RefuseAt(manifest.At("object"), ReasonOf(object.status()),
                              object.status().message());
@@ -262,6 +256,36 @@ std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
   return program;
 }
 
+void MarkUnavailable(const absl::Status& why, Program& program) {
+  v1::DescribeReply* description = program.entry.mutable_description();
+  const v1::Refusal refusal = RefusalOf(why);
+  description->mutable_summary()->set_available(false);
+  description->mutable_summary()->set_reason(refusal.reason());
+  description->set_refusal(refusal.message());
+}
+
+std::vector<std::unique_ptr<Program>> InspectVariants(
+    const SafeDirectory& folder, const std::string& file,
+    std::string_view bytes, const Mitigations& mitigations) {
+  std::vector<std::unique_ptr<Program>> programs;
+  programs.push_back(Inspect(folder, file, bytes, mitigations));
+  const Program& first = *programs[0];
+  const int count =
+      first.manifest == nullptr ? 0 : first.manifest->message().variant_size();
+  for (int i = 1; i < count; ++i) {
+    programs.push_back(Inspect(folder, file, bytes, mitigations, i));
+    if (programs.back()->available() && first.available()) {
+      CheckInterface(first, *programs.back());
+    }
+  }
+  return programs;
+}
+
+bool MayAnotherDo(const Program& program) {
+  return !program.available() &&
+         IsTheKernels(program.entry.description().summary().reason());
+}
+
 absl::StatusOr<Admission> Admission::Create(const v1::KernelFacts& kernel,
                                             const Mitigations& mitigations) {
   auto trial = Trial::Create();
@@ -272,89 +296,55 @@ absl::StatusOr<Admission> Admission::Create(const v1::KernelFacts& kernel,
 std::shared_ptr<const Program> Admission::Admit(const SafeDirectory& folder,
                                                 const std::string& file,
                                                 std::string_view bytes) {
-  std::unique_ptr<Program> program = Inspect(folder, file, bytes, mitigations_);
-  if (!program->available()) return program;
-  if (!program->manifest->message().variant().empty()) {
-    return AdmitVariants(folder, file, bytes, std::move(program));
-  }
-  Verify(*program);
-  return program;
-}
-
-std::shared_ptr<const Program> Admission::AdmitVariants(
-    const SafeDirectory& folder, const std::string& file,
-    std::string_view bytes, std::unique_ptr<Program> first) {
-  const int count = first->manifest->message().variant_size();
-  std::vector<std::unique_ptr<Program>> programs;
-  programs.push_back(std::move(first));
-  // What is wrong with one by itself is wrong on every kernel.
-  for (int i = 1; i < count; ++i) {
-    auto program = Inspect(folder, file, bytes, mitigations_, i);
-    if (program->available()) CheckInterface(*programs[0], *program);
-    if (!program->available()) return program;
-    programs.push_back(std::move(program));
+  std::vector<std::unique_ptr<Program>> programs =
+      InspectVariants(folder, file, bytes, mitigations_);
+  for (std::unique_ptr<Program>& program : programs) {
+    if (!program->available()) return std::move(program);
   }
   // Without one that fits it is the last, whose reason stands for all.
   size_t chosen = 0;
-  while (!TryVariant(*programs[chosen], static_cast<int>(chosen)) &&
-         chosen + 1 < programs.size()) {
+  Try(*programs[0], 0);
+  while (MayAnotherDo(*programs[chosen]) && chosen + 1 < programs.size()) {
     ++chosen;
+    Try(*programs[chosen], static_cast<int>(chosen));
   }
-  DescribeVariants(programs, chosen);
+  if (!programs[0]->manifest->message().variant().empty()) {
+    DescribeVariants(programs, chosen);
+  }
   return std::move(programs[chosen]);
 }
 
-// True: no other need be tried.
-bool Admission::TryVariant(Program& program, int variant) {
+void Admission::Try(Program& program, int variant) {
   if (auto status = CheckNeeds(*program.manifest, variant); !status.ok()) {
-    MarkUnavailable(status, program);
-  } else {
-    Verify(program);
+    return MarkUnavailable(status, program);
   }
-  return program.available() ||
-         !IsTheKernels(program.entry.description().summary().reason());
+  TrialResult unsettled;
+  Finish(Verify(program, unsettled), program);
 }
 
 absl::Status Admission::CheckNeeds(const Manifest& manifest, int variant) {
-  const v1::Manifest::Variant& wanted = manifest.message().variant(variant);
-  for (int i = 0; i < wanted.need_size(); ++i) {
-    if (!kernel_types_.has_value()) {
-      auto types = KernelTypes::Load();
-      if (!types.ok()) {
-        return manifest.RefuseAt(
-            manifest.text().Where("variant", variant, "need", i),
-            v1::REASON_INTERNAL, types.status().message());
-      }
-      kernel_types_.emplace(*std::move(types));
-    }
-    const absl::Status status =
-        kernel_types_->Check(*ParseNeed(wanted.need(i)));
-    if (!status.ok()) {
+  if (!HasNeeds(manifest, variant)) return absl::OkStatus();
+  if (!kernel_types_.has_value()) {
+    auto types = KernelTypes::OfThisKernel();
+    if (!types.ok()) {
       return manifest.RefuseAt(
-          manifest.text().Where("variant", variant, "need", i),
-          RefusalOf(status).reason(), status.message());
+          manifest.text().Where("variant", variant, "need", 0),
+          v1::REASON_INTERNAL, types.status().message());
     }
+    kernel_types_.emplace(*std::move(types));
   }
-  return absl::OkStatus();
+  return daemon::CheckNeeds(manifest, variant, *kernel_types_);
 }
 
-void Admission::Verify(Program& program) {
-  TrialResult unsettled;
-  Finish(Try(program, unsettled), program);
-}
-
-const TrialResult& Admission::Try(const Program& program,
-                                  TrialResult& unsettled) {
+const TrialResult& Admission::Verify(const Program& program,
+                                     TrialResult& unsettled) {
   const std::string& identity = program.entry.identity();
   if (const auto known = known_.find(identity); known != known_.end()) {
     return known->second;
   }
   const v1::Manifest& manifest = program.manifest->message();
   if (IsLoop(manifest) && !has_loops_) {
-    unsettled.status =
-        Refuse(v1::REASON_KERNEL_TOO_OLD,
-               "this kernel has no io_uring loops (struct io_uring_bpf_ops, "
-               "Linux 7.1 with CONFIG_IO_URING_BPF_OPS)");
+    unsettled.status = Refuse(v1::REASON_KERNEL_TOO_OLD, kNoLoops);
     return unsettled;
   }
   ++trials_;

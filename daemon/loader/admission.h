@@ -70,9 +70,24 @@ std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
                                  const Mitigations& mitigations,
                                  int variant = 0);
 
+// The same of each variant, in their order, which are compared with each other,
+// too; of a manifest without, that one program. What is wrong with one of them
+// by itself is wrong on every kernel.
+std::vector<std::unique_ptr<Program>> InspectVariants(
+    const SafeDirectory& folder, const std::string& file,
+    std::string_view bytes, const Mitigations& mitigations);
+
+// Makes `program` one that is not available, because of `why`.
+void MarkUnavailable(const absl::Status& why, Program& program);
+
+// Whether another variant may be tried, now that `program` was: it is not
+// available, and the reason is the kernel's. What may pass is no reason for a
+// lesser one.
+bool MayAnotherDo(const Program& program);
+
 class Admission {
  public:
-  // kInternal: the kernel does not let this process make maps.
+  // The kernel does not let this process make maps: as Trial::Create.
   static absl::StatusOr<Admission> Create(const v1::KernelFacts& kernel,
                                           const Mitigations& mitigations);
 
@@ -83,6 +98,10 @@ class Admission {
   std::shared_ptr<const Program> Admit(const SafeDirectory& folder,
                                        const std::string& file,
                                        std::string_view bytes);
+
+  // Asks the kernel what it makes of a program that Inspect let pass, of a
+  // manifest with variants `variant`. It is not available if that is no good.
+  void Try(Program& program, int variant);
 
   // Forgets what was verified, but for these identities.
   void KeepOnly(const std::set<std::string>& identities);
@@ -100,15 +119,8 @@ class Admission {
         mitigations_(mitigations),
         trial_(std::move(trial)) {}
 
-  // The others than `first`, which is variant 0.
-  std::shared_ptr<const Program> AdmitVariants(const SafeDirectory& folder,
-                                               const std::string& file,
-                                               std::string_view bytes,
-                                               std::unique_ptr<Program> first);
-  bool TryVariant(Program& program, int variant);
   absl::Status CheckNeeds(const Manifest& manifest, int variant);
-  void Verify(Program& program);
-  const TrialResult& Try(const Program& program, TrialResult& unsettled);
+  const TrialResult& Verify(const Program& program, TrialResult& unsettled);
   void Finish(const TrialResult& result, Program& program) const;
 
   bool preemptible_;

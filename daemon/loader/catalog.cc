@@ -8,28 +8,34 @@
 namespace bpfgrant::daemon {
 namespace {
 
-// By file name; a later folder's replaces an earlier one's, null masks it.
-using Found = std::map<std::string, std::shared_ptr<const Program>>;
+using Found = std::map<std::string, ManifestFile>;
 
 // A folder that others can write is read for the names in it only: dropping it
 // whole would uncover the programs that it overrides or masks.
-absl::Status AddUnsafe(const std::string& path, const absl::Status& why,
-                       Found& found) {
-  Mitigations unjudged;
-  unjudged.file_safety = false;
-  const auto folder = SafeDirectory::Open(path, unjudged);
-  if (!folder.ok()) return why;
+absl::Status AddFolder(const std::string& path, const Mitigations& mitigations,
+                       const absl::Status& safety, Found& found) {
+  auto opened = SafeDirectory::Open(path, mitigations);
+  if (absl::IsNotFound(opened.status())) return absl::OkStatus();
+  if (safety.ok() && ReasonOf(opened.status()) == v1::REASON_FILE_UNSAFE) {
+    Mitigations unjudged;
+    unjudged.file_safety = false;
+    return AddFolder(path, unjudged, opened.status(), found);
+  }
+  if (!opened.ok()) return safety.ok() ? opened.status() : safety;
+  const auto folder = std::make_shared<const SafeDirectory>(*std::move(opened));
   const auto files = folder->List(kManifestSuffix);
   if (!files.ok()) return files.status();
-  for (const std::string& file : *files) {
-    found[file] = Unavailable(StemOf(file), folder->PathOf(file), why);
-  }
+  for (const std::string& file : *files) found[file] = {folder, safety};
   return absl::OkStatus();
 }
 
-std::shared_ptr<const Program> ReadEntry(const SafeDirectory& folder,
+std::shared_ptr<const Program> ReadEntry(const ManifestFile& from,
                                          const std::string& file,
                                          Admission& admission) {
+  const SafeDirectory& folder = *from.folder;
+  if (!from.safety.ok()) {
+    return Unavailable(StemOf(file), folder.PathOf(file), from.safety);
+  }
   const auto bytes = folder.Read(file, kMaxTextFileBytes);
   if (!bytes.ok()) {
     return Unavailable(StemOf(file), folder.PathOf(file), bytes.status());
@@ -38,35 +44,28 @@ std::shared_ptr<const Program> ReadEntry(const SafeDirectory& folder,
   return admission.Admit(folder, file, bytes->view());
 }
 
-absl::Status AddFolder(const std::string& path, Admission& admission,
-                       Found& found) {
-  const auto folder = SafeDirectory::Open(path, admission.mitigations());
-  if (absl::IsNotFound(folder.status())) return absl::OkStatus();
-  if (ReasonOf(folder.status()) == v1::REASON_FILE_UNSAFE) {
-    return AddUnsafe(path, folder.status(), found);
-  }
-  if (!folder.ok()) return folder.status();
-  const auto files = folder->List(kManifestSuffix);
-  if (!files.ok()) return files.status();
-  for (const std::string& file : *files) {
-    found[file] = ReadEntry(*folder, file, admission);
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
-absl::StatusOr<Catalog> Catalog::Read(absl::Span<const std::string> folders,
-                                      Admission& admission) {
+absl::StatusOr<Found> FindManifests(absl::Span<const std::string> folders,
+                                    const Mitigations& mitigations) {
   Found found;
   for (const std::string& path : folders) {
-    if (auto status = AddFolder(path, admission, found); !status.ok()) {
+    if (auto status = AddFolder(path, mitigations, absl::OkStatus(), found);
+        !status.ok()) {
       return status;
     }
   }
+  return found;
+}
+
+absl::StatusOr<Catalog> Catalog::Read(absl::Span<const std::string> folders,
+                                      Admission& admission) {
+  const auto found = FindManifests(folders, admission.mitigations());
+  if (!found.ok()) return found.status();
   Catalog catalog;
   std::set<std::string> identities;
-  for (auto& [file, program] : found) {
+  for (const auto& [file, from] : *found) {
+    auto program = ReadEntry(from, file, admission);
     if (program == nullptr) continue;
     identities.insert(program->entry.identity());
     identities.insert(program->other_identities.begin(),

@@ -154,7 +154,7 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
     if (!again.ok()) return again.status();
     bytes = again->view();
   }
-  auto object = OpenObject(bytes, manifest.name());
+  auto object = OpenProgram(bytes, manifest);
   if (!object.ok()) return object.status();
   if (auto status =
           SetGate(object->get(), slot, nonce, manifest.program().on_revoke());

@@ -2,8 +2,6 @@
 
 #include <bpf/libbpf.h>
 #include <fcntl.h>
-#include <gelf.h>
-#include <libelf.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -16,11 +14,11 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/elf_file.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -132,26 +130,15 @@ absl::StatusOr<SealedBytes> RunLinker(std::string_view author) {
   return SealedBytes::Copy(linked, "bpfgrant:loop");
 }
 
-struct ElfEnd {
-  void operator()(Elf* elf) const { elf_end(elf); }
-};
-
 // Bytes of an object's section; 0: it has none. The entry has functions that
 // are not in it, so libbpf does not open it.
 size_t SectionBytes(std::string_view object, std::string_view wanted) {
-  elf_version(EV_CURRENT);
-  const std::unique_ptr<Elf, ElfEnd> elf(
-      elf_memory(const_cast<char*>(object.data()), object.size()));
-  size_t names = 0;
-  if (elf == nullptr || elf_getshdrstrndx(elf.get(), &names) != 0) return 0;
+  const auto file = ElfFile::OfBytes(object);
   size_t bytes = 0;
-  Elf_Scn* section = nullptr;
-  while ((section = elf_nextscn(elf.get(), section)) != nullptr) {
-    GElf_Shdr header;
-    if (gelf_getshdr(section, &header) == nullptr) continue;
-    const char* name = elf_strptr(elf.get(), names, header.sh_name);
-    if (name != nullptr && wanted == name) bytes += header.sh_size;
-  }
+  if (!file.has_value()) return bytes;
+  file->ForEach([&](const ElfFile::Section& section) {
+    if (section.name == wanted) bytes += section.size;
+  });
   return bytes;
 }
 
@@ -190,6 +177,9 @@ std::string_view LoopEntryObject() {
 }
 
 absl::StatusOr<SealedBytes> LinkLoop(std::string_view author) {
+  if (access("/proc/self/fd", F_OK) != 0) {
+    return absl::InternalError("linking a loop needs /proc, which is not here");
+  }
   auto linked = RunLinker(author);
   if (!linked.ok()) return linked.status();
   if (auto status = CheckLinked(linked->view()); !status.ok()) return status;

@@ -70,6 +70,10 @@ bool IsEntryMap(std::string_view name) {
 
 bool KernelHasLoops() { return FindStructureOnce() != nullptr; }
 
+bool HasLoops(const KernelTypes& kernel) {
+  return btf__find_by_name_kind(kernel.get(), kStructure, BTF_KIND_STRUCT) > 0;
+}
+
 absl::StatusOr<UniqueFd> MakeTraceBuffer() {
   UniqueFd map(bpf_map_create(BPF_MAP_TYPE_RINGBUF, kLoopTraceMap, 0, 0,
                               BPFGRANT_TRACE_BYTES, nullptr));

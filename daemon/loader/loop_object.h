@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bpfgrant/v1/manifest.pb.h"
+#include "daemon/loader/needs.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
 
@@ -51,6 +52,11 @@ absl::StatusOr<UniqueFd> MakeStepsMap();
 
 // Whether this kernel has loops: struct io_uring_bpf_ops in its BTF.
 bool KernelHasLoops();
+// The same of a kernel with these types.
+bool HasLoops(const KernelTypes& kernel);
+inline constexpr char kNoLoops[] =
+    "the kernel has no io_uring loops (struct io_uring_bpf_ops, Linux 7.1 with "
+    "CONFIG_IO_URING_BPF_OPS)";
 
 }  // namespace bpfgrant::daemon
 

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,7 @@
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/references.h"
 #include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -26,7 +28,6 @@
 namespace bpfgrant::daemon {
 namespace {
 
-constexpr char kGateMap[] = "bpfgrant_gate";
 constexpr char kGateSlot[] = "bpfgrant_gate_slot";
 constexpr char kGateNonce[] = "bpfgrant_gate_nonce";
 constexpr char kOnRevoke[] = "bpfgrant_on_revoke";
@@ -57,6 +58,14 @@ std::string MapTypeName(bpf_map_type type) {
   return name != nullptr ? name : absl::StrCat("type ", type);
 }
 
+// Of a loop the entry is the program; its function is called by that.
+bpf_program* FindProgram(const bpf_object* object,
+                         const v1::Manifest& manifest) {
+  return bpf_object__find_program_by_name(
+      object,
+      IsLoop(manifest) ? kLoopEntry : manifest.program().function().c_str());
+}
+
 absl::Status CheckProgram(const bpf_object* object, const Manifest& manifest) {
   const TextFile& text = manifest.text();
   const v1::Manifest::Program& declared = manifest.message().program();
@@ -66,28 +75,10 @@ absl::Status CheckProgram(const bpf_object* object, const Manifest& manifest) {
                                  : text.Where("program", -1, field),
                              v1::REASON_OBJECT_MISMATCH, what);
   };
-  // Of a loop the entry is the program; its function is called by that.
-  const bool loop = IsLoop(manifest.message());
-  const std::string expected = loop ? kLoopEntry : declared.function();
-  const bpf_program* found = nullptr;
-  bpf_program* program;
-  bpf_object__for_each_program(program, object) {
-    if (expected != bpf_program__name(program)) {
-      return refuse("function",
-                    absl::StrCat("the object has a program '",
-                                 Printable(bpf_program__name(program)),
-                                 "' that the manifest does not name"));
-    }
-    found = program;
-  }
+  const bpf_program* found = FindProgram(object, manifest.message());
   if (found == nullptr) {
     return refuse("function", absl::StrCat("the object has no program '",
                                            declared.function(), "'"));
-  }
-  if (!bpf_program__autoload(found)) {
-    return refuse("function",
-                  "the object does not load this program by itself "
-                  "(its section begins with '?')");
   }
   const bpf_prog_type type = bpf_program__type(found);
   if (static_cast<uint32_t>(type) != KernelType(declared.type())) {
@@ -229,29 +220,26 @@ absl::Status SetGateConstant(const bpf_object* object, const char* name,
                              size, " bytes"));
 }
 
-uint64_t RoundUp(uint64_t value, uint64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
-
-uint64_t MapBytes(const bpf_map* map) {
-  const uint64_t entries = bpf_map__max_entries(map);
-  const uint64_t value = RoundUp(bpf_map__value_size(map), 8);
-  switch (bpf_map__type(map)) {
-    case BPF_MAP_TYPE_RINGBUF:
-    case BPF_MAP_TYPE_USER_RINGBUF:
-      return entries + 3 * 4096;
-    case BPF_MAP_TYPE_PERCPU_ARRAY:
-      return entries * value * std::max(libbpf_num_possible_cpus(), 1);
-    case BPF_MAP_TYPE_LPM_TRIE:
-      // struct lpm_trie_node (kernel/bpf/lpm_trie.c), and one between two.
-      return entries * 2 * (40 + RoundUp(bpf_map__key_size(map), 8) + value);
-    case BPF_MAP_TYPE_HASH:
-      // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
-      return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
-    case BPF_MAP_TYPE_ARRAY_OF_MAPS:
-      return entries * MapBytes(bpf_map__inner_map(const_cast<bpf_map*>(map)));
-    default:
-      return entries * value;
+// Maps that neither the program uses nor a client gets are not made: another
+// program's may be of a kind that this kernel does not know.
+void LeaveOutUnusedMaps(const bpf_object* object, std::string_view bytes,
+                        const v1::Manifest& manifest) {
+  // A loop's structure is a map that no code refers to.
+  if (IsLoop(manifest)) return;
+  std::set<std::string> kept =
+      ReadReferences(bytes, manifest.program().function()).maps;
+  kept.insert(kGateMap);
+  for (OfferedMap& offered : OfferedMaps(manifest)) {
+    kept.insert(std::move(offered.name));
+  }
+  for (std::string& name : SessionMaps(manifest)) {
+    kept.insert(std::move(name));
+  }
+  bpf_map* map;
+  bpf_object__for_each_map(map, object) {
+    if (!bpf_map__is_internal(map) && !kept.contains(bpf_map__name(map))) {
+      bpf_map__set_autocreate(map, false);
+    }
   }
 }
 
@@ -269,13 +257,19 @@ LibbpfLog::LibbpfLog() : outer_(current_log) {
 LibbpfLog::~LibbpfLog() { current_log = outer_; }
 
 std::string LibbpfLog::LastLine() const {
-  std::string_view text = text_;
-  while (text.ends_with('\n')) text.remove_suffix(1);
-  if (const size_t end = text.rfind('\n'); end != std::string_view::npos) {
-    text.remove_prefix(end + 1);
+  std::string_view left = text_, line;
+  while (!left.empty()) {
+    const size_t end = std::min(left.find('\n'), left.size());
+    std::string_view next = left.substr(0, end);
+    left.remove_prefix(std::min(end + 1, left.size()));
+    if (next.starts_with("libbpf: ")) next.remove_prefix(8);
+    // That it failed, after why.
+    if (!next.empty() &&
+        (line.empty() || !next.starts_with("failed to load"))) {
+      line = next;
+    }
   }
-  if (text.starts_with("libbpf: ")) text.remove_prefix(8);
-  return Printable(text);
+  return Printable(line);
 }
 
 std::string Printable(std::string_view text) {
@@ -314,6 +308,19 @@ absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
   return BpfObject(object);
 }
 
+absl::StatusOr<BpfObject> OpenProgram(std::string_view bytes,
+                                      const v1::Manifest& manifest) {
+  auto object = OpenObject(bytes, manifest.name());
+  if (!object.ok()) return object.status();
+  const bpf_program* wanted = FindProgram(object->get(), manifest);
+  bpf_program* program;
+  bpf_object__for_each_program(program, object->get()) {
+    bpf_program__set_autoload(program, program == wanted);
+  }
+  LeaveOutUnusedMaps(object->get(), bytes, manifest);
+  return object;
+}
+
 absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
   const Place place = manifest.At("object");
   if (bpf_object__btf(object) == nullptr) {
@@ -335,7 +342,11 @@ absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
 }
 
 bpf_program* ProgramOf(const bpf_object* object) {
-  return bpf_object__next_program(object, nullptr);
+  bpf_program* program;
+  bpf_object__for_each_program(program, object) {
+    if (bpf_program__autoload(program)) return program;
+  }
+  return nullptr;
 }
 
 bpf_map* GateOf(const bpf_object* object) { return MapOf(object, kGateMap); }
@@ -440,19 +451,6 @@ std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest) {
     }
   }
   return offered;
-}
-
-uint64_t EstimateMapBytes(const bpf_object* object) {
-  uint64_t bytes = 0;
-  const bpf_map* map;
-  bpf_object__for_each_map(map, object) {
-    // These are one for all instances.
-    const std::string_view name = bpf_map__name(map);
-    if (name == kGateMap || name == kLoopTraceMap || name == kLoopStepsMap)
-      continue;
-    bytes += MapBytes(map);
-  }
-  return bytes;
 }
 
 std::optional<uint32_t> KernelMapType(v1::HandleKind kind) {

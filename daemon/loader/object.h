@@ -39,7 +39,8 @@ class LibbpfLog {
   LibbpfLog(const LibbpfLog&) = delete;
   LibbpfLog& operator=(const LibbpfLog&) = delete;
 
-  // The last line libbpf said, without its "libbpf: "; "" if it said none.
+  // The last line in which libbpf gave a reason, without its "libbpf: "; "" if
+  // it said nothing.
   std::string LastLine() const;
 
  private:
@@ -62,15 +63,21 @@ absl::Status RefuseWhatMayPass(const char* what, int error);
 // REASON_FILE_INVALID: not a BPF object, with libbpf's words.
 absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
                                      const std::string& name);
+// The same of a program's object: of the programs in it the one that `manifest`
+// names will be loaded and no other, and of the maps not those that only others
+// use.
+absl::StatusOr<BpfObject> OpenProgram(std::string_view bytes,
+                                      const v1::Manifest& manifest);
 
-// Compares both ways: the object has exactly the program and the maps that the
-// manifest names, of those types, and the gate.
+// Whether the object has the program that the manifest names, exactly the maps
+// that it names, of those types, and the gate. What else it has of programs is
+// never loaded.
 //
 // Errors, with the manifest's place: REASON_OBJECT_MISMATCH, naming what.
 // REASON_GATE_MISSING: no gate map or no variables of the gate.
 absl::Status CheckObject(const bpf_object* object, const Manifest& manifest);
 
-// The only program of an object that CheckObject found good.
+// The program that is loaded of an object that CheckObject found good.
 bpf_program* ProgramOf(const bpf_object* object);
 // The gate of an object that CheckObject found good.
 bpf_map* GateOf(const bpf_object* object);
@@ -118,8 +125,8 @@ const bpf_map* ShapeOf(const bpf_object* object, const OfferedMap& offered);
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest);
 
-// About how much memory the maps of one instance take. Bytes.
-uint64_t EstimateMapBytes(const bpf_object* object);
+// The map that all instances share beside those of a loop (loop_object.h).
+inline constexpr char kGateMap[] = "bpfgrant_gate";
 
 // The kernel's type of a map of that kind (enum bpf_map_type).
 std::optional<uint32_t> KernelMapType(v1::HandleKind kind);

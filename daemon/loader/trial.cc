@@ -147,8 +147,7 @@ absl::StatusOr<Trial> Trial::Create() {
                                sizeof(uint32_t), sizeof(bpfgrant_gate_entry),
                                kGateSlots, &options));
   if (!twin.valid()) {
-    return absl::InternalError(
-        absl::StrCat("making the gate's twin: ", std::strerror(errno)));
+    return absl::ErrnoToStatus(errno, "making the gate's twin");
   }
   bpf_map_info info{};
   uint32_t size = sizeof(info);
@@ -165,7 +164,7 @@ absl::StatusOr<Trial> Trial::Create() {
 absl::Status Trial::RunForAnyGate(std::string_view bytes,
                                   const v1::Manifest& manifest,
                                   std::vector<char>& log) const {
-  const auto object = OpenObject(bytes, manifest.name());
+  const auto object = OpenProgram(bytes, manifest);
   if (!object.ok()) return object.status();
   if (IsLoop(manifest)) {
     if (auto status = SetLoopConstants(object->get(), manifest, Mitigations());
@@ -180,7 +179,7 @@ absl::Status Trial::RunForAnyGate(std::string_view bytes,
 TrialResult Trial::Run(std::string_view bytes,
                        const v1::Manifest& manifest) const {
   TrialResult result;
-  auto object = OpenObject(bytes, manifest.name());
+  auto object = OpenProgram(bytes, manifest);
   if (!object.ok()) {
     result.status = object.status();
     return result;

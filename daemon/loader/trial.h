@@ -33,7 +33,8 @@ struct TrialResult {
 // kernel/bpf/syscall.c: EACCES).
 class Trial {
  public:
-  // kInternal: the kernel makes no such map, with its errno.
+  // The kernel makes no such map: kPermissionDenied; kUnimplemented: it has no
+  // bpf(2); or as its errno is.
   static absl::StatusOr<Trial> Create();
 
   // Loads the object `bytes`, which CheckObject found good, with constants like

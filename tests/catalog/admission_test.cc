@@ -103,10 +103,6 @@ TEST_F(AdmissionTest, UndeclaredMap) {
   ExpectRefused("extra_map", v1::REASON_OBJECT_MISMATCH, "'extra'");
 }
 
-TEST_F(AdmissionTest, UndeclaredProgram) {
-  ExpectRefused("two_programs", v1::REASON_OBJECT_MISMATCH, "'second'");
-}
-
 TEST_F(AdmissionTest, PinnedMap) {
   const std::string object = ObjectBytes("pinned_map");
   folder_.Write("sample.bpf.o", object);

@@ -105,7 +105,7 @@ TEST_F(VariantsTest, WhatTheKernelHasNotGotIsNotEvenTried) {
       Outcome(*program),
       ::testing::ElementsAre("future REASON_KERNEL_TOO_OLD", "plain chosen"));
   EXPECT_THAT(program->entry.description().variant(0).refusal(),
-              HasSubstr("sample.manifest:8:3: this kernel has no helper "
+              HasSubstr("sample.manifest:8:3: the kernel has no helper "
                         "'never_heard_of'"));
 }
 
@@ -230,7 +230,7 @@ TEST_F(VariantsTest, MistakesInTheText) {
 }
 
 TEST(NeedsTest, AsTheKernelHasIt) {
-  const auto kernel = KernelTypes::Load();
+  const auto kernel = KernelTypes::OfThisKernel();
   ASSERT_TRUE(kernel.ok()) << kernel.status();
   const auto has = [&](const char* text) {
     const auto need = ParseNeed(text);
@@ -253,9 +253,8 @@ TEST(NeedsTest, AsTheKernelHasIt) {
 }
 
 TEST(NeedsTest, OfAnotherKernelsFile) {
-  const TemporaryFolder folder;
-  EXPECT_FALSE(KernelTypes::Load(folder.Write("vmlinux", "none")).ok());
-  const auto kernel = KernelTypes::Load("/sys/kernel/btf/vmlinux");
+  const UniqueFd file(open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC));
+  const auto kernel = KernelTypes::OfFile(file.get());
   ASSERT_TRUE(kernel.ok()) << kernel.status();
   EXPECT_TRUE(kernel->Check(*ParseNeed("map ARRAY")).ok());
 }

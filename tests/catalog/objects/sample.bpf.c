@@ -87,10 +87,15 @@ struct {
   __type(value, __u64);
 } orders SEC(".maps");
 
-#ifdef EXTRA_MAP
+#if defined(EXTRA_MAP) || defined(SEVERAL_PROGRAMS)
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
+#ifdef IMPOSSIBLE_MAP
+  __uint(max_entries, 1 << 30);
+  __uint(map_flags, 1 << 30);
+#else
   __uint(max_entries, 8);
+#endif
   __type(key, __u32);
   __type(value, __u64);
 } extra SEC(".maps");
@@ -145,9 +150,54 @@ int sample(struct __sk_buff* skb) {
 #endif
 }
 
-#ifdef TWO_PROGRAMS
+#ifdef SEVERAL_PROGRAMS
+#ifdef STRONG_KFUNC
+extern int bpf_never_heard_of(int) __ksym;
+#undef bpf_ksym_exists
+#define bpf_ksym_exists(function) true
+#else
+extern int bpf_never_heard_of(int) __ksym __weak;
+#endif
+
+SEC("?socket")
+int keeps_orders(struct __sk_buff* skb) {
+  if (!bpfgrant_gate_open()) return bpfgrant_revoked_socket_filter(skb);
+  __u32 zero = 0;
+  return bpf_map_lookup_elem(&extra, &zero) ? 1 : 7;
+}
+
 SEC("socket")
-int second(struct __sk_buff* skb) { return skb->len; }
+int ungated(struct __sk_buff* skb) { return skb->len; }
+
+SEC("socket")
+int opens_gates(struct __sk_buff* skb) {
+  if (!bpfgrant_gate_open()) return bpfgrant_revoked_socket_filter(skb);
+  __u32 zero = 0;
+  __u64* gate = bpf_map_lookup_elem(&bpfgrant_gate, &zero);
+  if (gate) *gate = 1;
+  return skb->len;
+}
+
+SEC("socket")
+int too_new(struct __sk_buff* skb) {
+  if (!bpfgrant_gate_open()) return bpfgrant_revoked_socket_filter(skb);
+  return bpf_never_heard_of(skb->len);
+}
+
+SEC("socket")
+int asks_first(struct __sk_buff* skb) {
+  if (!bpfgrant_gate_open()) return bpfgrant_revoked_socket_filter(skb);
+  return bpf_ksym_exists(bpf_never_heard_of) ? bpf_never_heard_of(skb->len)
+                                             : skb->len;
+}
+
+SEC("sk_reuseport")
+int of_another_type(struct sk_reuseport_md* packet) {
+  return packet->len ? SK_PASS : SK_DROP;
+}
+
+SEC("never_heard_of")
+int of_no_type(void* context) { return context != 0; }
 #endif
 
 char LICENSE[] SEC("license") = "GPL";
