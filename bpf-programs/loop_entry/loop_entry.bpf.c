@@ -6,7 +6,7 @@
 // gate, the task, the step budget.
 
 #include <bpfgrant/loop_kernel.bpf.h>
-#include <bpfgrant/gate.bpf.h>
+#include <bpfgrant/gate_here.bpf.h>
 #include <bpfgrant/loop_status.h>
 #include <bpfgrant/loop_trace.h>
 
@@ -85,10 +85,12 @@ static __always_inline int stop(struct bpfgrant_loop_status* status, __u32 why,
   return BPFGRANT_KERNEL_STOP;
 }
 
+// For swap.bpf.h: an author's object cannot name the entry's maps (libbpf 1.4's
+// linker leaves such a name where it is not).
+__hidden BPFGRANT_GATE_HERE
+
 static __always_inline bool traced(void) {
-  __u32 slot = bpfgrant_gate_slot;
-  const volatile struct bpfgrant_gate_entry* gate =
-      bpf_map_lookup_elem(&bpfgrant_gate, &slot);
+  const volatile struct bpfgrant_gate_entry* gate = bpfgrant_gate_here();
 
   return gate && (gate->nonce & BPFGRANT_GATE_TRACED);
 }

@@ -21,10 +21,10 @@ namespace {
 
 constexpr uint32_t kCopies = 2;
 
-// The header's function, as libbpf leaves it. What is -1 here depends on the
-// object: the fds of maps, and where the slot's number stands.
-constexpr int kSlotMap = 0, kSlotPlace = 1, kGate = 6, kBit = 11, kMaps = 16;
-constexpr std::array<bpf_insn, 20> kAccess = {{
+// The headers' functions, as libbpf leaves them. What is -1 here depends on the
+// object: the fds of maps, where the slot's number stands, and the call.
+constexpr int kSlotMap = 0, kSlotPlace = 1, kGate = 6;
+constexpr std::array<bpf_insn, 10> kGateHere = {{
     {BPF_LD | BPF_IMM | BPF_DW, 1, BPF_PSEUDO_MAP_VALUE, 0, -1},
     {0, 0, 0, 0, -1},
     {BPF_LDX | BPF_MEM | BPF_W, 1, 1, 0, 0},
@@ -34,6 +34,11 @@ constexpr std::array<bpf_insn, 20> kAccess = {{
     {BPF_LD | BPF_IMM | BPF_DW, 1, BPF_PSEUDO_MAP_FD, 0, -1},
     {0, 0, 0, 0, 0},
     {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_map_lookup_elem},
+    {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
+}};
+constexpr int kCall = 0, kBit = 3, kMaps = 8;
+constexpr std::array<bpf_insn, 12> kNow = {{
+    {BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, -1},
     {BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 9, 0},
     {BPF_LDX | BPF_MEM | BPF_DW, 1, 0, offsetof(bpfgrant_gate_entry, swaps), 0},
     {BPF_ALU64 | BPF_RSH | BPF_K, 1, 0, 0, -1},
@@ -66,15 +71,20 @@ class Code {
   size_t size() const { return code_.size(); }
   const bpf_insn& operator[](size_t i) const { return code_[i]; }
 
+  // The instruction that the one at `i` calls; size(): it calls none.
+  size_t CalledBy(size_t i) const {
+    if (i >= code_.size() || code_[i].code != (BPF_JMP | BPF_CALL) ||
+        code_[i].src_reg != BPF_PSEUDO_CALL) {
+      return code_.size();
+    }
+    return i + 1 + code_[i].imm;
+  }
+
   // A function's begin: nothing jumps behind that from elsewhere, which the
   // verifier sees to (check_subprogs, kernel/bpf/verifier.c).
   bool IsCalled(size_t begin) const {
     for (size_t i = 0; i < code_.size(); ++i) {
-      if (code_[i].code == (BPF_JMP | BPF_CALL) &&
-          code_[i].src_reg == BPF_PSEUDO_CALL &&
-          i + 1 + code_[i].imm == begin) {
-        return true;
-      }
+      if (CalledBy(i) == begin) return true;
     }
     return false;
   }
@@ -110,21 +120,29 @@ absl::Status CheckEmpty(const v1::Manifest::Map& declared, int fd) {
   return absl::OkStatus();
 }
 
-absl::Status CheckUses(const bpf_object* object, const Code& code,
-                       const v1::Manifest::Map& declared, int number) {
-  const int maps = bpf_map__fd(MapOf(object, declared.name()));
+std::array<bpf_insn, kGateHere.size()> GateHereOf(const bpf_object* object) {
   const GatePlace slot = GateSlotOf(object);
-  std::array<bpf_insn, kAccess.size()> wanted = kAccess;
+  auto wanted = kGateHere;
   wanted[kSlotMap].imm = slot.map;
   wanted[kSlotPlace].imm = static_cast<int32_t>(slot.offset);
   wanted[kGate].imm = bpf_map__fd(GateOf(object));
-  wanted[kBit].imm = number;
-  wanted[kMaps].imm = maps;
+  return wanted;
+}
+
+absl::Status CheckUses(const bpf_object* object, const Code& code,
+                       const v1::Manifest::Map& declared, int number) {
+  const int maps = bpf_map__fd(MapOf(object, declared.name()));
+  const auto gate_here = GateHereOf(object);
+  auto now = kNow;
+  now[kBit].imm = number;
+  now[kMaps].imm = maps;
   bool used = false;
   for (size_t i = 0; i < code.size(); ++i) {
     if (!LoadsMap(code[i]) || code[i].imm != maps) continue;
     const size_t begin = i - kMaps;
-    if (i < kMaps || !code.IsCalled(begin) || !code.Is(begin, wanted)) {
+    if (i >= kMaps) now[kCall].imm = code[begin + kCall].imm;
+    if (i < kMaps || !code.IsCalled(begin) || !code.Is(begin, now) ||
+        !code.Is(code.CalledBy(begin + kCall), gate_here)) {
       return Mismatch(
           declared, absl::StrCat("the program reaches it otherwise than by "
                                  "bpfgrant_now(), or its number there is not ",

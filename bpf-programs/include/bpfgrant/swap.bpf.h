@@ -31,24 +31,20 @@
 #define BPFGRANT_SWAP_BPF_H_
 
 #ifdef BPFGRANT_LOOP_BPF_H_
-// A loop, with loop.h in front of this: its gate is the entry's.
+// A loop, with loop.h in front of this: the entry has it.
 #include <bpfgrant/gate.h>
 
-extern struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, BPFGRANT_GATE_SLOTS);
-  __uint(map_flags, BPF_F_MMAPABLE);
-  __type(key, __u32);
-  __type(value, struct bpfgrant_gate_entry);
-} bpfgrant_gate SEC(".maps");
-extern const volatile __u32 bpfgrant_gate_slot;
+extern const volatile struct bpfgrant_gate_entry* bpfgrant_gate_here(
+    void) __hidden;
 #else
-#include <bpfgrant/gate.bpf.h>
+#include <bpfgrant/gate_here.bpf.h>
+
+static BPFGRANT_GATE_HERE
 #endif
 
 // The loader takes a program only if it reaches a swappable map's two by these
-// instructions, as a function of their own, and by no others
-// (daemon/loader/swap.cc): else nobody could say which one it has. The
+// instructions and those of bpfgrant_gate_here, each as a function of its own,
+// and by no others (daemon/loader/swap.cc): else nobody could say which one it has. The
 // parameters are for the types: clang leaves those out of the BTF that are named
 // in an inner map alone.
 #define BPFGRANT_SWAPPABLE(name, number, ...)                           \
@@ -64,15 +60,8 @@ extern const volatile __u32 bpfgrant_gate_slot;
       typeof(*((struct bpfgrant_swappable_##name*)0)->key)(*key)[1],    \
       typeof(*((struct bpfgrant_swappable_##name*)0)->value)(           \
           *value)[1]) {                                                 \
-    register void* now asm("r0");                                       \
+    register void* now asm("r0") = (void*)bpfgrant_gate_here();         \
     asm volatile(                                                       \
-        "r1 = %[slot] ll\n"                                             \
-        "r1 = *(u32*)(r1 + 0)\n"                                        \
-        "*(u32*)(r10 - 4) = r1\n"                                       \
-        "r2 = r10\n"                                                    \
-        "r2 += -4\n"                                                    \
-        "r1 = %[gate] ll\n"                                             \
-        "call %[lookup]\n"                                              \
         "if r0 == 0 goto +9\n"                                          \
         "r1 = *(u64*)(r0 + 8)\n"                                        \
         "r1 >>= %[bit]\n"                                               \
@@ -82,9 +71,8 @@ extern const volatile __u32 bpfgrant_gate_slot;
         "r2 += -4\n"                                                    \
         "r1 = %[maps] ll\n"                                             \
         "call %[lookup]\n"                                              \
-        : "=r"(now)                                                     \
-        : [slot] "i"(&bpfgrant_gate_slot), [gate] "i"(&bpfgrant_gate),  \
-          [maps] "i"(&name), [bit] "i"(number),                         \
+        : "+r"(now)                                                     \
+        : [maps] "i"(&name), [bit] "i"(number),                         \
           [lookup] "i"(BPF_FUNC_map_lookup_elem)                        \
         : "r1", "r2", "r3", "r4", "r5", "memory");                      \
     return now;                                                         \
@@ -96,9 +84,7 @@ extern const volatile __u32 bpfgrant_gate_slot;
 
 // Another value after each turn of any of them.
 static __always_inline __u64 bpfgrant_swaps(void) {
-  __u32 slot = bpfgrant_gate_slot;
-  const volatile struct bpfgrant_gate_entry* gate =
-      bpf_map_lookup_elem(&bpfgrant_gate, &slot);
+  const volatile struct bpfgrant_gate_entry* gate = bpfgrant_gate_here();
 
   return gate ? gate->swaps : 0;
 }

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "client/bpfgrant/loop.h"
 #include "client/bpfgrant/swappable_map.h"
 #include "gtest/gtest.h"
@@ -49,6 +50,7 @@ class LoopRotateTest : public NobodyTest {
   // The loop, in a thread that does nothing else.
   void Begin() {
     runner_ = std::thread([this] {
+      const absl::Cleanup failed = [this] { failed_.store(HasFailure()); };
       auto loop =
           Loop::Create(&connection(), {.program = "turning",
                                        .interface = "turning/1",
@@ -62,8 +64,10 @@ class LoopRotateTest : public NobodyTest {
         ASSERT_EQ(stop->why, BPFGRANT_STOP_DONE) << Loop::Describe(*stop);
       }
     });
-    while (loop_.load() == nullptr)
+    while (loop_.load() == nullptr && !failed_.load()) {
       std::this_thread::sleep_for(milliseconds(1));
+    }
+    ASSERT_FALSE(failed_.load());
     for (const char* name : {"counts", "others"}) {
       auto map = SwappableMap::Of(grant(), name);
       ASSERT_TRUE(map.ok()) << map.status();
@@ -123,9 +127,10 @@ class LoopRotateTest : public NobodyTest {
     }
   }
 
-  // How often an old map changed after it was given up.
-  int CountChanges(int turns) {
-    const milliseconds step = SetWorkFor(milliseconds(4));
+  // How often an old map changed after it was given up, with steps of about
+  // `time`.
+  int CountChanges(int turns, milliseconds time) {
+    const milliseconds step = SetWorkFor(time);
     int changes = 0;
     for (int i = 0; i < turns; ++i) {
       const absl::Status status = RotateBoth();
@@ -148,6 +153,7 @@ class LoopRotateTest : public NobodyTest {
   std::thread runner_;
   std::atomic<Loop*> loop_{nullptr};
   std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};
   turning_memory* memory_ = nullptr;
   std::vector<SwappableMap> maps_;
 };
@@ -155,7 +161,8 @@ class LoopRotateTest : public NobodyTest {
 TEST_F(LoopRotateTest, NoStepHasAnOldMapAfterwards) {
   BPFGRANT_AS_NOBODY();
   ASSERT_NO_FATAL_FAILURE(Begin());
-  EXPECT_EQ(CountChanges(20), 0);
+  EXPECT_EQ(CountChanges(20, milliseconds(4)), 0);
+  EXPECT_EQ(CountChanges(3, milliseconds(200)), 0);
 }
 
 class LoopRotateByGracePeriodTest : public LoopRotateTest {
@@ -165,11 +172,11 @@ class LoopRotateByGracePeriodTest : public LoopRotateTest {
   }
 };
 
-// Which waits for no step.
+// Which waits for no step: one that is longer than it goes on.
 TEST_F(LoopRotateByGracePeriodTest, AStepHasAnOldMapAfterwards) {
   BPFGRANT_AS_NOBODY();
   ASSERT_NO_FATAL_FAILURE(Begin());
-  EXPECT_GT(CountChanges(20), 0);
+  EXPECT_GT(CountChanges(5, milliseconds(500)), 0);
 }
 
 TEST_F(LoopRotateTest, ADeadlineIsKeptAndCanBeWaitedBeyond) {
@@ -189,13 +196,15 @@ TEST_F(LoopRotateTest, ADeadlineIsKeptAndCanBeWaitedBeyond) {
   EXPECT_EQ(std::memcmp(&before, &after, sizeof(before)), 0);
 }
 
-// Nothing to wait for.
-TEST_F(LoopRotateTest, WhileItRests) {
+// Between runs, and in steps that do nothing.
+TEST_F(LoopRotateTest, WhileItBeginsAndEnds) {
   BPFGRANT_AS_NOBODY();
   ASSERT_NO_FATAL_FAILURE(Begin());
-  stop_.store(true);
   __atomic_store_n(&memory_->stop, 1, __ATOMIC_RELEASE);
-  for (int i = 0; i < 10; ++i) EXPECT_TRUE(RotateBoth(milliseconds(2000)).ok());
+  for (int i = 0; i < 20; ++i) {
+    const absl::Status status = RotateBoth();
+    EXPECT_TRUE(status.ok()) << status;
+  }
 }
 
 }  // namespace

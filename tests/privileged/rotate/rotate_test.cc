@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -95,18 +96,23 @@ class RotateTest : public NobodyTest {
   void SetWork(uint64_t work) {
     __atomic_store_n(&page_->At<turned_page>(0)->work, work, __ATOMIC_RELEASE);
   }
-  // Such that a run takes about `time`; returns how long it did.
+  // Such that a run takes about `time`; returns how long it does.
   milliseconds SetWorkFor(milliseconds time) {
-    uint64_t work = 1 << 10;
-    for (;;) {
+    for (uint64_t work = 1 << 10;; work = std::min(2 * work, kMostWork)) {
       SetWork(work);
+      const milliseconds took = Shortest(5);
+      if (took >= time || work == kMostWork) return took;
+    }
+  }
+  // Of so many runs: the others may have been interrupted.
+  milliseconds Shortest(int runs) {
+    auto shortest = Clock::duration::max();
+    for (int i = 0; i < runs; ++i) {
       const auto begin = Clock::now();
       Run();
-      const auto took = Clock::now() - begin;
-      if (took >= time || work == kMostWork)
-        return std::chrono::duration_cast<milliseconds>(took);
-      work = std::min(2 * work, kMostWork);
+      shortest = std::min(shortest, Clock::now() - begin);
     }
+    return std::chrono::duration_cast<milliseconds>(shortest);
   }
 
   // One packet by the program, on a socket of this thread's own.
