@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -24,7 +25,7 @@ namespace {
 absl::Status LoadFailed(const Program& program, int error,
                         absl::string_view what) {
   return Refuse(
-      v1::REASON_LOAD_FAILED,
+      MayPass(error) ? v1::REASON_BUSY : v1::REASON_LOAD_FAILED,
       absl::StrCat("loading '", program.name(), "': ", std::strerror(error),
                    what.empty() ? "" : "; ", what));
 }
@@ -73,7 +74,7 @@ absl::Status NarrowHandles(const bpf_object* object,
 absl::StatusOr<UniqueFd> Duplicate(int fd) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy.valid()) {
-    return Refuse(v1::REASON_LOAD_FAILED,
+    return Refuse(v1::REASON_BUSY,
                   absl::StrCat("keeping an fd: ", std::strerror(errno)));
   }
   return copy;
@@ -113,6 +114,53 @@ absl::Status ReuseSessionMaps(const bpf_object* object, const Program& program,
     if (bpf_map__reuse_fd(map, session_maps[i].get()) < 0) {
       return LoadFailed(program, errno, "a session's map is not taken");
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NoId(int error) {
+  return absl::InternalError(
+      absl::StrCat("asking for an object's id: ", std::strerror(error)));
+}
+
+absl::Status AddProgramId(const bpf_program* program, ObjectIds& ids) {
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_prog_get_info_by_fd(bpf_program__fd(program), &info, &size) < 0) {
+    return NoId(errno);
+  }
+  ids.push_back({true, info.id, info.name});
+  return absl::OkStatus();
+}
+
+absl::Status AddMapId(const bpf_map* map, ObjectIds& ids) {
+  bpf_map_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(bpf_map__fd(map), &info, &size) < 0) {
+    return NoId(errno);
+  }
+  ids.push_back({false, info.id, info.name});
+  return absl::OkStatus();
+}
+
+// What is the daemon's own is not among them, nor are maps that an earlier load
+// made for the session.
+absl::Status CollectIds(const bpf_object* object, const v1::Manifest& manifest,
+                        bool made_session_maps, Instance& instance) {
+  if (auto status = AddProgramId(ProgramOf(object), instance.objects);
+      !status.ok()) {
+    return status;
+  }
+  const std::vector<std::string> shared = SessionMaps(manifest);
+  const bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object) {
+    if (map == GateOf(object) || map == MapOf(object, kLoopTraceMap)) continue;
+    const bool is_shared = std::find(shared.begin(), shared.end(),
+                                     bpf_map__name(map)) != shared.end();
+    if (is_shared && !made_session_maps) continue;
+    auto status =
+        AddMapId(map, is_shared ? instance.session_objects : instance.objects);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -204,7 +252,13 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
   }
   auto instance =
       Collect(object->get(), manifest, mitigations.narrowed_handles);
-  if (instance.ok() && !session_maps.empty()) instance->session_maps.clear();
+  if (!instance.ok()) return instance;
+  if (!session_maps.empty()) instance->session_maps.clear();
+  if (auto status =
+          CollectIds(object->get(), manifest, session_maps.empty(), *instance);
+      !status.ok()) {
+    return status;
+  }
   return instance;
 }
 
