@@ -54,8 +54,8 @@ class Service {
                Answer<Delivered> answer);
   void Claim(Session& session, const v1::ClaimRequest& request,
              std::vector<UniqueFd> fds, Answer<Delivered> answer);
-  absl::StatusOr<v1::ReleaseReply> Release(Session& session,
-                                           const v1::ReleaseRequest& request);
+  void Release(Session& session, const v1::ReleaseRequest& request,
+               Answer<v1::ReleaseReply> answer);
   absl::StatusOr<v1::ListReply> List(const Session& session,
                                      const v1::ListRequest& request) const;
   absl::StatusOr<v1::DescribeReply> Describe(
