@@ -220,6 +220,35 @@ TEST_F(RemainsTest, ALookThatFailsReturnsNothing) {
   EXPECT_TRUE(peer.Call(Release(grant, 20'000)).frame.has_release());
 }
 
+// The pause doubles, unless somebody waits.
+TEST_F(RemainsTest, WhatStaysIsLookedAtLessAndLess) {
+  Start();
+  KeepAll();
+  RawPeer peer = Open();
+  const uint64_t grant = peer.Acquire().frame.acquire().grant();
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_TRUE(peer.Call(Release(grant)).frame.has_release());
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  const auto count = [this] {
+    return broker().Ask(
+        [](Parts& parts) { return parts.scripted.looked_at().size(); });
+  };
+  const size_t looks = count();
+  size_t most = 0;
+  for (auto pause = std::chrono::milliseconds(20);
+       begin + pause < std::chrono::steady_clock::now(); pause *= 2) {
+    ++most;
+  }
+  EXPECT_GE(looks, 1u);
+  EXPECT_LE(looks, most);
+  ASSERT_EQ(peer.Send(Release(grant, 20'000)), 0);
+  broker().WaitUntil("it is looked at often", [&](Parts& parts) {
+    return parts.scripted.looked_at().size() > looks + 20;
+  });
+  DropAll();
+  EXPECT_TRUE(peer.Receive().frame.has_release());
+}
+
 TEST_F(RemainsTest, SessionEndsWhileItWaits) {
   Start(Quota(1));
   KeepAll();
