@@ -155,10 +155,10 @@ absl::StatusOr<Channel::Reply> Channel::Receive(Clock::time_point until) {
   }
 }
 
-absl::StatusOr<Channel::Reply> Channel::Call(v1::ClientFrame& frame,
-                                             absl::Span<const int> fds,
-                                             std::chrono::milliseconds longer) {
-  const auto until = Clock::now() + timeout_ + longer;
+absl::StatusOr<Channel::Reply> Channel::Call(
+    v1::ClientFrame& frame, absl::Span<const int> fds,
+    std::chrono::milliseconds patience) {
+  const auto until = Clock::now() + timeout_ + patience;
   SendReleases();
   if (absl::Status status = Send(frame, fds, until); !status.ok()) {
     return status;

@@ -37,11 +37,10 @@ class Channel {
 
   // Sends `frame` (its id is filled in) with `fds` and waits for its reply; a
   // refusal is returned as a status. Late replies to earlier requests are
-  // dropped, fds and all.
-  // `longer`: than this connection's calls wait by themselves.
-  absl::StatusOr<Reply> Call(v1::ClientFrame& frame,
-                             absl::Span<const int> fds = {},
-                             std::chrono::milliseconds longer = {});
+  // dropped, fds and all. The daemon may take `patience` longer than usual.
+  absl::StatusOr<Reply> Call(
+      v1::ClientFrame& frame, absl::Span<const int> fds = {},
+      std::chrono::milliseconds patience = std::chrono::milliseconds(0));
   // Gives a grant back without waiting: now if the daemon's queue has room,
   // else with one of the next calls.
   void ReleaseSoon(uint64_t grant);

@@ -1,5 +1,7 @@
 #include "client/bpfgrant/grant.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,6 +97,30 @@ absl::Status Grant::Release() {
   v1::ClientFrame frame;
   frame.mutable_release()->set_grant(id_);
   return channel->Call(frame).status();
+}
+
+absl::Status Grant::ReleaseAndWait(std::chrono::milliseconds patience) {
+  if (channel_ == nullptr) {
+    return Refuse(v1::REASON_UNKNOWN_GRANT, "it was released already");
+  }
+  handles_.clear();
+  v1::ClientFrame frame;
+  frame.mutable_release()->set_grant(id_);
+  frame.mutable_release()->set_wait_ms(
+      static_cast<uint32_t>(std::max<int64_t>(patience.count(), 1)));
+  absl::Status status = channel_->Call(frame, {}, patience).status();
+  switch (ReasonOf(status)) {
+    case v1::REASON_KERNEL_TOO_OLD:
+    case v1::REASON_INVALID_ARGUMENT:
+      break;
+    case v1::REASON_STILL_HELD:
+      channel_->Forget(id_);
+      break;
+    default:
+      channel_->Forget(id_);
+      channel_.reset();
+  }
+  return status;
 }
 
 }  // namespace bpfgrant

@@ -37,6 +37,7 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(lock_filter),
     BPFGRANT_MITIGATION(instances_not_reused),
     BPFGRANT_MITIGATION(quotas),
+    BPFGRANT_MITIGATION(quota_until_gone),
     BPFGRANT_MITIGATION(loop_restrictions),
     BPFGRANT_MITIGATION(loop_task_check),
     BPFGRANT_MITIGATION(loop_step_budget),

@@ -46,6 +46,8 @@ struct Mitigations {
   bool instances_not_reused = true;
   // A user's sessions and grants are counted.
   bool quotas = true;
+  // A grant counts until the kernel has nothing of it any more.
+  bool quota_until_gone = true;
   // A loop's ring is restricted to what the manifest lists before the loop is
   // attached.
   bool loop_restrictions = true;

@@ -69,6 +69,14 @@ class Grant {
   // Gives it back and waits for the daemon to say so: its gate is closed then.
   // The fds are closed. Once only.
   absl::Status Release();
+  // Likewise, and waits, `patience` longer at most, until the kernel has
+  // nothing of it any more: then its memory is free and it counts against no
+  // quota. REASON_STILL_HELD, with one thing that is left, if a copy of an fd,
+  // a mapping (RingBuffer, MappedArray), an attachment or a pin outlives that;
+  // the call may be made again then. REASON_KERNEL_TOO_OLD: the daemon cannot
+  // tell there; the fds are closed, and Release is what is left to do. Ten
+  // minutes at most.
+  absl::Status ReleaseAndWait(std::chrono::milliseconds patience);
 
  private:
   friend class Connection;

@@ -84,6 +84,10 @@ void PrintStatus(const v1::StatusReply& reply) {
   sheet.Add("sessions", absl::StrCat(reply.sessions()));
   sheet.Add("grants", absl::StrCat(reply.grants(), " now, ",
                                    reply.acquired_total(), " so far"));
+  sheet.Add("released, still held",
+            Cell(absl::StrCat(reply.held()),
+                 reply.held() > 0 ? Style::kDoubtful : Style::kPlain));
+  sheet.Add("quota returns", reply.quota_returns());
   sheet.Add("programs",
             Cell(absl::StrCat(reply.programs(), " available, ",
                               reply.unavailable(), " unavailable"),

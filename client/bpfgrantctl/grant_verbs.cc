@@ -29,6 +29,14 @@ std::string DeliveryName(v1::Delivery delivery) {
   }
 }
 
+// "live", or why it ended and what the kernel still has of it.
+Cell StateOf(const v1::GrantInfo& grant) {
+  if (grant.ended() == v1::REASON_UNSPECIFIED) return "live";
+  return Cell(absl::StrCat(ReasonName(grant.ended()), ", still held",
+                           grant.held().empty() ? "" : ": ", grant.held()),
+              Style::kDoubtful);
+}
+
 absl::StatusOr<int> Grants(const Settings& settings) {
   auto connection = Connect(settings);
   if (!connection.ok()) return connection.status();
@@ -39,15 +47,16 @@ absl::StatusOr<int> Grants(const Settings& settings) {
     return printed.ok() ? absl::StatusOr<int>(kOk) : printed;
   }
   Table table({"GRANT", "PROGRAM", "INTERFACE", "DIGEST", "UID", "USER", "PID",
-               "SESSION", "DELIVERY", "CLAIMED", "BEGAN", "AGE", "RULE",
-               "UNIT"});
+               "SESSION", "DELIVERY", "CLAIMED", "BEGAN", "AGE", "RULE", "UNIT",
+               "STATE"});
   for (const v1::GrantInfo& grant : reply->grant()) {
     table.Add({absl::StrCat(grant.grant()), grant.program(), grant.interface(),
                ShortDigest(grant.digest()), absl::StrCat(grant.uid()),
                UserName(grant.uid()), absl::StrCat(grant.pid()),
                absl::StrCat(grant.session()), DeliveryName(grant.delivery()),
                grant.claimed() ? "yes" : "no", LocalTime(grant.began_unix_ms()),
-               Age(grant.began_unix_ms()), grant.rule(), grant.unit()});
+               Age(grant.began_unix_ms()), grant.rule(), grant.unit(),
+               StateOf(grant)});
   }
   table.Print();
   return kOk;
@@ -120,7 +129,9 @@ absl::StatusOr<int> Watch(const Settings& settings, uint64_t count) {
 
 void AddGrantVerbs(CLI::App& app, Command& command) {
   AddVerb(app, command, "grants",
-          "Live grants: your own user's; for an administrator, all", Grants);
+          "Grants that live, or ended and are still held: your own user's; for "
+          "an administrator, all",
+          Grants);
   const auto count = std::make_shared<uint64_t>(0);
   AddVerb(app, command, "watch",
           "Grants that begin and end from now on, and reloads",

@@ -20,6 +20,7 @@
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
 #include "daemon/broker/privileges.h"
+#include "daemon/broker/remains.h"
 #include "daemon/broker/service.h"
 #include "daemon/broker/snapshot.h"
 #include "daemon/broker/tracer.h"
@@ -49,6 +50,7 @@ class Broker {
       : options_(std::move(options)),
         kernel_(ready.message.ready().kernel()),
         loader_pid_(ready.message.ready().loader_pid()),
+        no_census_(ready.message.ready().no_census()),
         fd_limit_(FdLimit()),
         loop_(loop),
         loader_(loader),
@@ -56,9 +58,11 @@ class Broker {
         tracer_(MapTracer(ready)),
         steps_(MapSteps(ready)),
         grace_period_(loop_),
-        pool_(loop_, loader_, gates_, {options_.pool_bytes, fd_limit_ / 4},
+        remains_(loop_, loader_, ledger_, no_census_.empty()),
+        pool_(loop_, loader_, gates_, remains_,
+              {options_.pool_bytes, fd_limit_ / 4},
               !options_.mitigations.instances_not_reused),
-        granting_({loop_, loader_, gates_, pool_, ledger_, watchers_,
+        granting_({loop_, loader_, gates_, pool_, ledger_, remains_, watchers_,
                    options_.mitigations, options_.grants_per_session,
                    [this](uint64_t id) -> Session* {
                      Connection* connection = acceptor_.Find(id);
@@ -95,6 +99,9 @@ class Broker {
     }
     spdlog::info("{} programs, {} unavailable, {} rules", summary.programs(),
                  summary.unavailable_size(), summary.rules());
+    if (!no_census_.empty()) {
+      spdlog::warn("quota is given back at release: {}", no_census_);
+    }
     for (const std::string& name : options_.mitigations.Off()) {
       spdlog::critical("MITIGATION OFF: {}", name);
     }
@@ -119,6 +126,7 @@ class Broker {
     acceptor_.Stop();
     pool_.Stop();
     loader_.Abandon();
+    remains_.Stop();
     service_.Stop();
     control_.Stop();
     loop_.Exit(code);
@@ -186,6 +194,11 @@ class Broker {
                                options_.identify == IdentifyBy::kBest
                            ? "SO_PEERPIDFD"
                            : "pidfd_open and nonce");
+    reply.set_quota_returns(!no_census_.empty()
+                                ? absl::StrCat("at release: ", no_census_)
+                            : options_.mitigations.quota_until_gone
+                                ? "when nothing is left in the kernel"
+                                : "at release: the mitigation is off");
     for (const std::string& name : options_.catalog_directories) {
       reply.add_catalog_directory(name);
     }
@@ -200,6 +213,7 @@ class Broker {
   BrokerOptions options_;
   const v1::KernelFacts kernel_;
   const uint32_t loader_pid_;
+  const std::string no_census_;
   const int64_t started_ = UnixMs();
   const size_t fd_limit_;
   EventLoop& loop_;
@@ -210,6 +224,7 @@ class Broker {
   std::optional<Steps> steps_;
   GracePeriod grace_period_;
   Ledger ledger_;
+  Remains remains_;
   Pool pool_;
   Granting granting_;
   Rotations rotations_;

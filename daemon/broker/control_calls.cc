@@ -94,7 +94,7 @@ grpc::ServerUnaryReactor* ControlCalls::Release(
     grpc::CallbackServerContext* context, const v1::ReleaseRequest* request,
     v1::ReleaseReply* reply) {
   return Run(context, reply, [this, request](Session& session, auto answer) {
-    answer(shared_.service.Release(session, *request));
+    shared_.service.Release(session, *request, std::move(answer));
   });
 }
 

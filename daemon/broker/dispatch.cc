@@ -139,8 +139,8 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
   }
   switch (frame.body_case()) {
     case v1::ClientFrame::kRelease:
-      Finish(request, service.Release(session_, frame.release()),
-             &Out::mutable_release);
+      service.Release(session_, frame.release(),
+                      Later(request, &Out::mutable_release));
       return;
     case v1::ClientFrame::kList:
       Finish(request, service.List(session_, frame.list()), &Out::mutable_list);

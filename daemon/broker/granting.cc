@@ -42,17 +42,36 @@ std::vector<std::string> SwappableMaps(const v1::DescribeReply& description) {
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                        std::vector<UniqueFd> fds, bool claim_later,
                        Answer answer) {
+  TryAcquire(session, request, {std::move(fds), claim_later, std::move(answer)},
+             std::nullopt);
+}
+
+void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,
+                          Company company,
+                          std::optional<Remains::Clock::time_point> until) {
   absl::StatusOr<Wanted> wanted =
-      Check(session, request, fds.size(), claim_later);
-  if (!wanted.ok()) {
-    answer(wanted.status());
+      Check(session, request, company.fds.size(), company.claim_later);
+  if (wanted.ok()) {
+    Take(session, request, std::move(company), *std::move(wanted));
     return;
   }
-  const v1::DescribeReply& description = wanted->program->description();
+  const auto now = Remains::Clock::now();
+  const auto rule = RuleToWaitFor(session, request, wanted.status());
+  if (!rule.has_value() || now >= until.value_or(now + kRoomDeadline)) {
+    company.answer(wanted.status());
+    return;
+  }
+  AwaitRoom(session, *rule, request, std::move(company),
+            until.value_or(now + kRoomDeadline));
+}
+
+void Granting::Take(Session& session, const v1::AcquireRequest& request,
+                    Company company, Wanted wanted) {
+  const v1::DescribeReply& description = wanted.program->description();
   Grant entry;
-  entry.handles = std::move(wanted->handles);
+  entry.handles = std::move(wanted.handles);
   entry.swappable = SwappableMaps(description);
-  entry.program = std::shared_ptr<const Program>(snapshot_, wanted->program);
+  entry.program = std::shared_ptr<const Program>(snapshot_, wanted.program);
   entry.info.set_program(request.program());
   entry.info.set_interface(request.interface());
   entry.info.set_digest(description.digest());
@@ -60,31 +79,33 @@ void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
   entry.info.set_uid(session.peer.subject.uid);
   entry.info.set_pid(static_cast<uint32_t>(session.peer.pid));
   entry.info.set_unit(session.peer.unit);
-  entry.info.set_rule(wanted->verdict.rule());
-  entry.info.set_delivery(wanted->delivery);
+  entry.info.set_rule(wanted.verdict.rule());
+  entry.info.set_delivery(wanted.delivery);
   entry.info.set_began_unix_ms(UnixMs());
   const uint64_t id = parts_.ledger.Add(std::move(entry)).info.grant();
   session.grants.insert(id);
 
   Target target{UniqueFd(), RingOf(request)};
-  if (wanted->delivery == v1::DELIVERY_ATTACH && !fds.empty()) {
-    target.socket = std::move(fds.front());
+  if (wanted.delivery == v1::DELIVERY_ATTACH && !company.fds.empty()) {
+    target.socket = std::move(company.fds.front());
   }
-  absl::StatusOr<Instance> ready = parts_.pool.TakeReady(*wanted->program);
+  absl::StatusOr<Instance> ready = parts_.pool.TakeReady(*wanted.program);
   if (ready.ok()) {
-    OnInstance(id, std::move(target), claim_later, std::move(ready),
-               std::move(answer));
+    OnInstance(id, std::move(target), company.claim_later, std::move(ready),
+               std::move(company.answer));
     return;
   }
   const uid_t uid = session.peer.subject.uid;
   CountWaiting(session.id, uid, 1);
   parts_.pool.TakeWhenLoaded(
-      *wanted->program, id, SharedMaps(session, *wanted->program),
+      *wanted.program, id, SharedMaps(session, *wanted.program),
       [this, id, uid, session_id = session.id, target = std::move(target),
-       claim_later, identity = wanted->program->entry.identity(),
-       answer = std::move(answer)](absl::StatusOr<Instance> instance) mutable {
+       claim_later = company.claim_later,
+       identity = wanted.program->entry.identity(),
+       answer = std::move(company.answer)](
+          absl::StatusOr<Instance> instance) mutable {
         CountWaiting(session_id, uid, -1);
-        KeepShared(session_id, identity, instance);
+        KeepShared(id, session_id, identity, instance);
         OnInstance(id, std::move(target), claim_later, std::move(instance),
                    std::move(answer));
       });
@@ -102,16 +123,22 @@ std::vector<UniqueFd> Granting::SharedMaps(Session& session,
   return maps;
 }
 
-void Granting::KeepShared(uint64_t session_id, const std::string& identity,
+void Granting::KeepShared(uint64_t grant, uint64_t session_id,
+                          const std::string& identity,
                           absl::StatusOr<Instance>& instance) {
   Session* session = parts_.find_session(session_id);
   if (session == nullptr) return;
   const auto found = session->shared.find(identity);
   if (found == session->shared.end()) return;
-  found->second.loading = false;
-  if (instance.ok() && !instance->session_maps.empty()) {
-    found->second.maps = std::move(instance->session_maps);
+  Session::Shared& shared = found->second;
+  shared.loading = false;
+  const Grant* holder = parts_.ledger.Find(grant);
+  if (!instance.ok() || instance->session_maps.empty() || holder == nullptr) {
+    return;
   }
+  shared.maps = std::exchange(instance->session_maps, {});
+  shared.gate = instance->gate;
+  shared.holder = holder->info;
 }
 
 void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
@@ -124,7 +151,7 @@ void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
     return;
   }
   if (!instance.ok()) {
-    Remove(id);
+    Remove(id, ReasonOf(instance.status()));
     answer(instance.status());
     return;
   }
@@ -210,7 +237,7 @@ void Granting::AttachRing(Grant& grant, const Target& target, Answer answer) {
     fds.emplace_back(fcntl(session->peer.pidfd.get(), F_DUPFD_CLOEXEC, 0));
   }
   if (fds.empty() || !fds.front().valid()) {
-    Remove(id);
+    Remove(id, v1::REASON_BUSY);
     answer(Refuse(v1::REASON_BUSY, "the client's process cannot be named"));
     return;
   }
@@ -242,7 +269,7 @@ void Granting::Attach(const Grant& grant, daemon::LoaderRequest request,
           return;
         }
         if (!reply.ok()) {
-          Remove(id);
+          Remove(id, ReasonOf(reply.status()));
           answer(reply.status());
           return;
         }
@@ -300,11 +327,14 @@ v1::AcquireReply Granting::Describe(const Grant& grant) const {
   return reply;
 }
 
-Grant Granting::Remove(uint64_t id) {
-  Grant grant = parts_.ledger.Remove(id);
+Grant Granting::Remove(uint64_t id, v1::Reason why) {
+  const bool counts = parts_.ledger.Find(id)->loaded && CountsUntilGone();
+  Grant grant =
+      counts ? parts_.ledger.Retire(id, why) : parts_.ledger.Remove(id);
   if (grant.loaded) {
     Instance ended{{}, grant.instance.gate, {}, grant.instance.loop, {}};
-    parts_.pool.Discard(std::move(ended), parts_.mitigations.gate_closes);
+    parts_.pool.Discard(std::move(ended), counts ? id : 0,
+                        parts_.mitigations.gate_closes);
   }
   if (Session* session = parts_.find_session(grant.info.session())) {
     session->grants.erase(id);
@@ -315,7 +345,7 @@ Grant Granting::Remove(uint64_t id) {
 
 void Granting::End(uint64_t id, v1::Reason reason) {
   if (parts_.ledger.Find(id) == nullptr) return;
-  Grant grant = Remove(id);
+  Grant grant = Remove(id, reason);
   // Its request, if it still waits for the loader, is answered by this.
   if (!grant.loaded) parts_.pool.Cancel(id);
   if (!grant.info.claimed() && !grant.loaded) return;
@@ -335,17 +365,7 @@ void Granting::End(uint64_t id, v1::Reason reason) {
 
 void Granting::EndSession(Session& session, v1::Reason reason) {
   while (!session.grants.empty()) End(*session.grants.begin(), reason);
-}
-
-absl::StatusOr<v1::ReleaseReply> Granting::Release(
-    Session& session, const v1::ReleaseRequest& request) {
-  const Grant* grant = parts_.ledger.Find(request.grant());
-  if (grant == nullptr || grant->info.session() != session.id) {
-    return Refuse(v1::REASON_UNKNOWN_GRANT,
-                  absl::StrCat("this session has no grant ", request.grant()));
-  }
-  End(request.grant(), v1::REASON_RELEASED);
-  return v1::ReleaseReply();
+  GiveUpSharedMaps(session, reason);
 }
 
 uint32_t Granting::SetSnapshot(std::shared_ptr<const Snapshot> snapshot) {

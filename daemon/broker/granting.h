@@ -8,7 +8,9 @@
 #ifndef DAEMON_BROKER_GRANTING_H_
 #define DAEMON_BROKER_GRANTING_H_
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +25,7 @@
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
+#include "daemon/broker/remains.h"
 #include "daemon/broker/session.h"
 #include "daemon/broker/snapshot.h"
 #include "daemon/broker/watchers.h"
@@ -47,6 +50,7 @@ class Granting {
     Gates& gates;
     Pool& pool;
     Ledger& ledger;
+    Remains& remains;
     Watchers& watchers;
     const daemon::Mitigations& mitigations;
     uint32_t grants_per_session;
@@ -63,16 +67,20 @@ class Granting {
 
   // Takes a program for `session`. On the broker socket the fds come with the
   // answer; over gRPC (`claim_later`) the grant waits for Claim. `fds` are what
-  // came with the request.
+  // came with the request. Where the quota is used up and some of it by what
+  // has ended, the answer waits for that to be gone, at most kRoomDeadline.
   void Acquire(Session& session, const v1::AcquireRequest& request,
                std::vector<UniqueFd> fds, bool claim_later, Answer answer);
   void Claim(Session& session, const v1::ClaimRequest& request,
              std::vector<UniqueFd> fds, Answer answer);
-  absl::StatusOr<v1::ReleaseReply> Release(Session& session,
-                                           const v1::ReleaseRequest& request);
+  // `answer` is called at once, unless the request wants to wait.
+  void Release(
+      Session& session, const v1::ReleaseRequest& request,
+      absl::AnyInvocable<void(absl::StatusOr<v1::ReleaseReply>)> answer);
 
-  // Closes the gate, gives back what it counted for, tells the owner and those
-  // who watch. Nothing happens if there is no such grant.
+  // Closes the gate, tells the owner and those who watch; what it counted for
+  // is given back once the kernel has nothing of it. Nothing happens if there
+  // is no such grant.
   void End(uint64_t grant, v1::Reason reason);
   // All that a session holds or waits for. The session is not told.
   void EndSession(Session& session, v1::Reason reason);
@@ -84,6 +92,12 @@ class Granting {
                                               v1::Delivery wanted) const;
 
  private:
+  // What comes with an AcquireRequest.
+  struct Company {
+    std::vector<UniqueFd> fds;
+    bool claim_later = false;
+    Answer answer;
+  };
   // A request that nothing speaks against.
   struct Wanted {
     const Program* program = nullptr;
@@ -98,6 +112,15 @@ class Granting {
                                size_t fd_count, bool claim_later) const;
   absl::Status CheckQuota(const Session& session,
                           const v1::Verdict& verdict) const;
+  // The rule whose quota is used up, in part by what has ended, if that is what
+  // `refusal` is about.
+  std::optional<std::string> RuleToWaitFor(const Session& session,
+                                           const v1::AcquireRequest& request,
+                                           const absl::Status& refusal) const;
+  // Whether as many requests of it, or of its user, are under way as may be.
+  bool IsBusy(const Session& session) const;
+  absl::Status CheckRelease(const Session& session,
+                            const v1::ReleaseRequest& request) const;
   // What has to come with a request for `delivery`, and what must not.
   static absl::Status CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
                                    size_t fd_count, std::optional<int> ring);
@@ -113,6 +136,16 @@ class Granting {
     std::optional<int> ring;  // its number in the client
   };
 
+  // Takes it, refuses it, or waits for quota to come back: until `until`, or as
+  // long as the first attempt may.
+  void TryAcquire(Session& session, const v1::AcquireRequest& request,
+                  Company company,
+                  std::optional<Remains::Clock::time_point> until);
+  void AwaitRoom(const Session& session, const std::string& rule,
+                 const v1::AcquireRequest& request, Company company,
+                 Remains::Clock::time_point until);
+  void Take(Session& session, const v1::AcquireRequest& request,
+            Company company, Wanted wanted);
   void OnInstance(uint64_t grant, Target target, bool claim_later,
                   absl::StatusOr<Instance> instance, Answer answer);
   void HandOver(Grant& grant, Target target, Answer answer);
@@ -123,12 +156,18 @@ class Granting {
               std::vector<UniqueFd> fds, Answer answer);
   Delivered Deliver(Grant& grant);
   v1::AcquireReply Describe(const Grant& grant) const;
-  // Takes a grant out of ledger and session, with its gate closed.
-  Grant Remove(uint64_t grant);
+  // Takes a grant out of session and ledger, with its gate closed.
+  Grant Remove(uint64_t grant, v1::Reason why);
+  // Whether what has ended counts until it is gone.
+  bool CountsUntilGone() const {
+    return parts_.mitigations.quota_until_gone && parts_.remains.looks();
+  }
+  // The session is over: the maps that its grants shared count for themselves.
+  void GiveUpSharedMaps(Session& session, v1::Reason why);
 
   // Copies of what the session has of the program's SCOPE_SESSION maps so far.
   std::vector<UniqueFd> SharedMaps(Session& session, const Program& program);
-  void KeepShared(uint64_t session, const std::string& identity,
+  void KeepShared(uint64_t grant, uint64_t session, const std::string& identity,
                   absl::StatusOr<Instance>& instance);
 
   // One more, or one fewer, request of that session waits for the loader.

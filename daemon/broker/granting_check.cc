@@ -137,10 +137,18 @@ absl::Status Granting::CheckQuota(const Session& session,
     v1::Verdict spent = verdict;
     spent.set_allowed(false);
     spent.set_reason(v1::REASON_QUOTA);
+    const uint32_t retired =
+        parts_.ledger.RetiredOf(verdict.rule(), session.peer.subject.uid);
     return RefuseByVerdict(
-        spent, absl::StrCat("uid ", session.peer.subject.uid, " holds ", in_use,
-                            " of ", verdict.quota(), " grants under ",
-                            policy::DescribeVerdict(verdict)));
+        spent,
+        absl::StrCat(
+            "uid ", session.peer.subject.uid, " holds ", in_use, " of ",
+            verdict.quota(), " grants under ", policy::DescribeVerdict(verdict),
+            retired == 0 ? ""
+                         : absl::StrCat("; ", retired,
+                                        " of them have ended, but copies of "
+                                        "their fds, or what was made of them, "
+                                        "are still open somewhere")));
   }
   if (session.grants.size() >= parts_.grants_per_session) {
     return Refuse(v1::REASON_QUOTA,
@@ -148,6 +156,13 @@ absl::Status Granting::CheckQuota(const Session& session,
                                " grants, the most for one session"));
   }
   return absl::OkStatus();
+}
+
+bool Granting::IsBusy(const Session& session) const {
+  const auto of_user = waiting_of_user_.find(session.peer.subject.uid);
+  return session.waiting >= kMaxPendingPerSession ||
+         (of_user != waiting_of_user_.end() &&
+          of_user->second >= kMaxPendingPerUser);
 }
 
 absl::StatusOr<Granting::Wanted> Granting::Check(
@@ -205,10 +220,7 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
                   "the session's first grant of this program, with which the "
                   "others share, is being loaded");
   }
-  const auto of_user = waiting_of_user_.find(session.peer.subject.uid);
-  if (session.waiting >= kMaxPendingPerSession ||
-      (of_user != waiting_of_user_.end() &&
-       of_user->second >= kMaxPendingPerUser) ||
+  if (IsBusy(session) ||
       (claim_later && session.unclaimed >= kMaxUnclaimedPerSession)) {
     return Refuse(v1::REASON_BUSY,
                   "this session or user has too many requests under way, or "

@@ -1,4 +1,5 @@
-// The ledger: who holds what, and how much of it.
+// The ledger: who holds what, and how much of it. A grant that has ended counts
+// on for as long as the kernel has something of it.
 
 #ifndef DAEMON_BROKER_LEDGER_H_
 #define DAEMON_BROKER_LEDGER_H_
@@ -42,29 +43,51 @@ class Ledger {
   Grant& Add(Grant grant);
   // nullptr: no such grant.
   Grant* Find(uint64_t id);
-  // Takes it out; `id` must be there.
+  // Takes it out, and it counts no more; `id` must be there.
   Grant Remove(uint64_t id);
 
-  // Grants that `uid` holds under `rule`.
+  // Takes it out of those that live; it counts under its id until Return.
+  Grant Retire(uint64_t id, v1::Reason why);
+  // Enters something that ended with `like` and counts as one grant more, under
+  // an id of its own, which is returned.
+  uint64_t AddRetired(v1::GrantInfo like);
+  // nullptr: nothing that ended counts under that id.
+  const v1::GrantInfo* FindRetired(uint64_t id) const;
+  // What the kernel still has of it; nothing happens if it is not there.
+  void SetHeld(uint64_t id, const std::string& object);
+  // It counts no more; `id` must be there.
+  v1::GrantInfo Return(uint64_t id);
+
+  // What counts for `uid` under `rule`, and how much of it has ended.
   uint32_t InUse(const std::string& rule, uid_t uid) const;
+  uint32_t RetiredOf(const std::string& rule, uid_t uid) const;
+  // Those that live, of one program and in all.
   uint32_t OfProgram(const std::string& program) const;
   size_t size() const { return grants_.size(); }
-  uint64_t total() const { return next_ - 1; }
+  size_t retired() const { return retired_.size(); }
+  uint64_t total() const { return added_; }
 
-  // Calls `visit` for each grant behind `after`, by id, until it returns false.
+  // Calls `visit` for each grant behind `after`, live or not, by id, until it
+  // returns false.
   void ForEach(uint64_t after,
-               absl::FunctionRef<bool(const Grant&)> visit) const;
-  // The ids of those for which `matches` holds.
+               absl::FunctionRef<bool(const v1::GrantInfo&)> visit) const;
+  // The ids of those that live and for which `matches` holds.
   std::vector<uint64_t> Select(
       absl::FunctionRef<bool(const Grant&)> matches) const;
 
  private:
-  void Count(const v1::GrantInfo& info, int change);
+  using Accounts = absl::flat_hash_map<std::pair<std::string, uid_t>, uint32_t>;
+
+  static void Count(Accounts& accounts, const v1::GrantInfo& info, int change);
+  Grant TakeOut(uint64_t id);
 
   absl::btree_map<uint64_t, Grant> grants_;
-  absl::flat_hash_map<std::pair<std::string, uid_t>, uint32_t> in_use_;
+  absl::btree_map<uint64_t, v1::GrantInfo> retired_;
+  Accounts in_use_;      // live and retired
+  Accounts retired_of_;  // of them
   absl::flat_hash_map<std::string, uint32_t> of_program_;
   uint64_t next_ = 1;
+  uint64_t added_ = 0;
 };
 
 }  // namespace bpfgrant::broker

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/broker/remains.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
@@ -20,14 +21,21 @@ namespace {
 constexpr size_t kMaxLoading = 2;
 constexpr std::chrono::milliseconds kRetryAfter{1000};
 constexpr std::chrono::milliseconds kRefillAfter{2};
+// About as long as the kernel takes to free something.
+constexpr std::chrono::milliseconds kPostpone{25};
+
+std::vector<UniqueFd> Copy(const std::vector<UniqueFd>& fds) {
+  std::vector<UniqueFd> copies;
+  for (const UniqueFd& fd : fds) {
+    copies.emplace_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  return copies;
+}
 
 // For the test that shows why an instance must not be handed out twice.
 Instance Copy(const Instance& instance) {
-  Instance copy{instance.digest, instance.gate, {}, instance.loop, {}};
-  for (const UniqueFd& fd : instance.fds) {
-    copy.fds.emplace_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
-  }
-  return copy;
+  return {
+      instance.digest, instance.gate, Copy(instance.fds), instance.loop, {}};
 }
 
 // Those of a reply, into `instance`: as many as it has to have, and then, or
@@ -48,10 +56,11 @@ bool TakeFds(size_t instance_fds, size_t session_maps,
 }  // namespace
 
 Pool::Pool(EventLoop& loop, LoaderClient& loader, Gates& gates,
-           PoolLimits limits, bool reuse_instances)
+           Remains& remains, PoolLimits limits, bool reuse_instances)
     : loop_(loop),
       loader_(loader),
       gates_(gates),
+      remains_(remains),
       limits_(limits),
       reuse_instances_(reuse_instances) {}
 
@@ -132,7 +141,8 @@ void Pool::TakeWhenLoaded(const Program& program, uint64_t ticket,
     return;
   }
   found->second.waiting.push_back(
-      {ticket, std::move(taken), std::move(session_maps), false});
+      {ticket, std::move(taken), std::move(session_maps),
+       std::chrono::steady_clock::now() + kLoadDeadline, false});
   ++waiting_;
   LoadSome();
 }
@@ -154,8 +164,12 @@ void Pool::Cancel(uint64_t ticket) {
   for (Taken& taken : cancelled) taken(absl::CancelledError());
 }
 
-void Pool::Discard(Instance instance, bool close_gate) {
+void Pool::Discard(Instance instance, uint64_t charge, bool close_gate) {
   if (close_gate) gates_.Free(instance.gate);
+  remains_.Add(instance.gate, /*session_maps=*/false, charge);
+  if (!instance.session_maps.empty()) {
+    remains_.Add(instance.gate, /*session_maps=*/true, /*charge=*/0);
+  }
   if (!instance.loop) return;
   daemon::LoaderRequest request;
   request.mutable_detach_loop()->set_gate_slot(instance.gate.slot);
@@ -205,6 +219,7 @@ Pool::Shelf* Pool::NextToLoad(std::string& name) {
   std::string longest_name;
   Shelf* emptiest = nullptr;
   for (auto& [candidate, shelf] : shelves_) {
+    if (now < shelf.short_until) continue;
     if (shelf.waiting.size() > shelf.loading) {
       // Tickets grow: whoever has waited longest is next, whatever the program,
       // or one that is always wanted would keep all others waiting.
@@ -255,7 +270,7 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
     if (waiter != shelf.waiting.end()) {
       waiter->loading = true;
       ticket = waiter->ticket;
-      session_maps = std::move(waiter->session_maps);
+      session_maps = Copy(waiter->session_maps);
     }
   }
   ++shelf.loading;
@@ -288,9 +303,10 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
                reply->fds, instance)) {
     Discard(std::move(instance));
     if (!current) return;
-    Fail(found->second, reply.ok()
-                            ? absl::InternalError("the loader sent other fds")
-                            : reply.status());
+    const absl::Status status =
+        reply.ok() ? absl::InternalError("the loader sent other fds")
+                   : reply.status();
+    if (!Postpone(found->second, ticket, status)) Fail(found->second, status);
     return;
   }
   Shelf& shelf = found->second;
@@ -316,6 +332,28 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   shelf.waiting.erase(waiter);
   --waiting_;
   taken(std::move(instance));
+}
+
+bool Pool::Postpone(Shelf& shelf, uint64_t ticket, const absl::Status& status) {
+  if (ReasonOf(status) != v1::REASON_BUSY || !remains_.MayFreeMemory()) {
+    return false;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  std::vector<Taken> late;
+  std::erase_if(shelf.waiting, [&](Waiter& waiter) {
+    if (waiter.ticket == ticket) waiter.loading = false;
+    if (now < waiter.deadline) return false;
+    late.push_back(std::move(waiter.taken));
+    return true;
+  });
+  waiting_ -= late.size();
+  const bool some_wait = !shelf.waiting.empty();
+  if (some_wait) {
+    shelf.short_until = now + kPostpone;
+    postponed_ = loop_.Timer(kPostpone, [this] { LoadSome(); });
+  }
+  for (Taken& taken : late) taken(status);
+  return some_wait;
 }
 
 void Pool::Fail(Shelf& shelf, const absl::Status& status) {

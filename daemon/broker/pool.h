@@ -26,6 +26,8 @@
 
 namespace bpfgrant::broker {
 
+class Remains;
+
 // One loaded copy of a program. Its fds keep the kernel's objects alive.
 struct Instance {
   std::string digest;
@@ -48,8 +50,8 @@ class Pool {
   // With an instance whose gate is closed, or why there is none.
   using Taken = absl::AnyInvocable<void(absl::StatusOr<Instance>)>;
 
-  Pool(EventLoop& loop, LoaderClient& loader, Gates& gates, PoolLimits limits,
-       bool reuse_instances);
+  Pool(EventLoop& loop, LoaderClient& loader, Gates& gates, Remains& remains,
+       PoolLimits limits, bool reuse_instances);
   ~Pool();
 
   // The catalog in force. Ready instances of programs that it does not hold, or
@@ -60,7 +62,9 @@ class Pool {
   // none just now.
   absl::StatusOr<Instance> TakeReady(const Program& program);
   // Loads one for the caller: `taken` is called later, exactly once. The wait
-  // is named by `ticket`, for Cancel. REASON_BUSY when too many wait.
+  // is named by `ticket`, for Cancel. REASON_BUSY when too many wait. A load
+  // that fails for want of memory or fds is tried again until kLoadDeadline, as
+  // long as what clients gave back may bring some.
   // `session_maps` is what the caller's session has of that program already.
   void TakeWhenLoaded(const Program& program, uint64_t ticket,
                       std::vector<UniqueFd> session_maps, Taken taken);
@@ -71,9 +75,10 @@ class Pool {
   void Stop() { stopped_ = true; }
 
   // Closes the instance's gate for good, drops its fds, and has the loader take
-  // a loop off its ring. Without `close_gate` it only pretends to do the first:
-  // for tests.
-  void Discard(Instance instance, bool close_gate = true);
+  // a loop off its ring. `charge` is given back once nothing is left of it; 0:
+  // nobody had it. Without `close_gate` it only pretends to do the first: for
+  // tests.
+  void Discard(Instance instance, uint64_t charge = 0, bool close_gate = true);
 
   size_t Ready(const std::string& program) const;
   // Everything loaded and everyone served that can be: nothing is under way.
@@ -84,6 +89,7 @@ class Pool {
     uint64_t ticket;
     Taken taken;
     std::vector<UniqueFd> session_maps;
+    std::chrono::steady_clock::time_point deadline;
     bool loading = false;  // an instance for this one and for no other
   };
   struct Shelf {
@@ -103,6 +109,9 @@ class Pool {
     // After a refusal the shelf is not refilled on its own until this passes:
     // what the kernel refused once it will refuse again.
     std::chrono::steady_clock::time_point not_before{};
+    // Nor is anything loaded for those who wait: the kernel was short of
+    // something a moment ago.
+    std::chrono::steady_clock::time_point short_until{};
   };
 
   // Refills when there is nothing else to do; or a little later, unless the
@@ -115,10 +124,15 @@ class Pool {
   void OnLoaded(const std::string& name, uint64_t shelf_number, uint64_t ticket,
                 Instance instance, absl::StatusOr<LoaderClient::Reply> reply);
   void Fail(Shelf& shelf, const absl::Status& status);
+  // Instead of Fail, if it may go better in a moment for some who wait; only
+  // those whose time is up are answered. False: it will not. `ticket` is whose
+  // load it was, if it was for one alone.
+  bool Postpone(Shelf& shelf, uint64_t ticket, const absl::Status& status);
 
   EventLoop& loop_;
   LoaderClient& loader_;
   Gates& gates_;
+  Remains& remains_;
   const PoolLimits limits_;
   const bool reuse_instances_;
   absl::btree_map<std::string, Shelf> shelves_;
@@ -126,6 +140,7 @@ class Pool {
   EventLoop::Source refill_;
   EventLoop::Source soon_;
   EventLoop::Source retry_;
+  EventLoop::Source postponed_;
   bool stopped_ = false;
   size_t loading_ = 0;
   size_t waiting_ = 0;

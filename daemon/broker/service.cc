@@ -98,9 +98,9 @@ void Service::Claim(Session& session, const v1::ClaimRequest& request,
   parts_.granting.Claim(session, request, std::move(fds), std::move(answer));
 }
 
-absl::StatusOr<v1::ReleaseReply> Service::Release(
-    Session& session, const v1::ReleaseRequest& request) {
-  return parts_.granting.Release(session, request);
+void Service::Release(Session& session, const v1::ReleaseRequest& request,
+                      Answer<v1::ReleaseReply> answer) {
+  parts_.granting.Release(session, request, std::move(answer));
 }
 
 void Service::Rotate(Session& session, const v1::RotateRequest& request,

@@ -56,8 +56,8 @@ class Service {
                Answer<Delivered> answer);
   void Claim(Session& session, const v1::ClaimRequest& request,
              std::vector<UniqueFd> fds, Answer<Delivered> answer);
-  absl::StatusOr<v1::ReleaseReply> Release(Session& session,
-                                           const v1::ReleaseRequest& request);
+  void Release(Session& session, const v1::ReleaseRequest& request,
+               Answer<v1::ReleaseReply> answer);
   void Rotate(Session& session, const v1::RotateRequest& request,
               Answer<v1::RotateReply> answer);
   absl::StatusOr<v1::ListReply> List(const Session& session,

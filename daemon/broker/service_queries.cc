@@ -100,6 +100,12 @@ absl::StatusOr<v1::ExplainReply> Service::Explain(
   reply.set_in_use(parts_.ledger.InUse(verdict.rule(), subject.uid));
   absl::StrAppend(reply.mutable_sentence(), "; ", reply.in_use(), " of ",
                   verdict.quota(), " grants in use");
+  if (const uint32_t retired =
+          parts_.ledger.RetiredOf(verdict.rule(), subject.uid);
+      retired > 0) {
+    absl::StrAppend(reply.mutable_sentence(), ", ", retired,
+                    " of which have ended and are still held");
+  }
   if (program == nullptr || !program->available()) {
     absl::StrAppend(reply.mutable_sentence(),
                     program == nullptr ? "; but no such program is approved"
@@ -131,18 +137,17 @@ absl::StatusOr<v1::GrantsReply> Service::Grants(
   v1::GrantsReply reply;
   size_t bytes = 0;
   uint64_t last = 0;
-  parts_.ledger.ForEach(request.after(), [&](const Grant& grant) {
-    if (!session.administrator &&
-        grant.info.uid() != session.peer.subject.uid) {
+  parts_.ledger.ForEach(request.after(), [&](const v1::GrantInfo& grant) {
+    if (!session.administrator && grant.uid() != session.peer.subject.uid) {
       return true;
     }
-    bytes += grant.info.ByteSizeLong() + 4;
+    bytes += grant.ByteSizeLong() + 4;
     if (bytes > kListReplyBytes) {
       reply.set_next(last);
       return false;
     }
-    last = grant.info.grant();
-    *reply.add_grant() = grant.info;
+    last = grant.grant();
+    *reply.add_grant() = grant;
     return true;
   });
   return reply;
@@ -154,6 +159,7 @@ absl::StatusOr<v1::StatusReply> Service::Status(
   const v1::ReloadReply summary = broker::Summarize(parts_.granting.snapshot());
   reply.set_version(BPFGRANT_VERSION);
   reply.set_grants(static_cast<uint32_t>(parts_.ledger.size()));
+  reply.set_held(static_cast<uint32_t>(parts_.ledger.retired()));
   reply.set_programs(summary.programs());
   reply.set_unavailable(
       static_cast<uint32_t>(parts_.granting.snapshot().programs().size()) -

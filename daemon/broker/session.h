@@ -11,6 +11,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "bpfgrant/v1/messages.pb.h"
+#include "daemon/broker/gates.h"
 #include "daemon/broker/identify.h"
 
 namespace bpfgrant::broker {
@@ -23,6 +24,8 @@ struct Session {
   struct Shared {
     bool loading = false;
     std::vector<UniqueFd> maps;
+    Gates::Gate gate;      // of the load that made them
+    v1::GrantInfo holder;  // the grant it was for
   };
   absl::btree_map<std::string, Shared> shared;
   std::string token;  // empty until Hello is answered

@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -25,7 +26,7 @@ namespace {
 absl::Status LoadFailed(const Program& program, int error,
                         absl::string_view what) {
   return Refuse(
-      v1::REASON_LOAD_FAILED,
+      MayPass(error) ? v1::REASON_BUSY : v1::REASON_LOAD_FAILED,
       absl::StrCat("loading '", program.name(), "': ", std::strerror(error),
                    what.empty() ? "" : "; ", what));
 }
@@ -59,7 +60,7 @@ absl::Status NarrowHandles(const bpf_object* object,
 absl::StatusOr<UniqueFd> Duplicate(int fd) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy.valid()) {
-    return Refuse(v1::REASON_LOAD_FAILED,
+    return Refuse(v1::REASON_BUSY,
                   absl::StrCat("keeping an fd: ", std::strerror(errno)));
   }
   return copy;
@@ -107,6 +108,66 @@ absl::StatusOr<UniqueFd> HandleOf(const bpf_object* object,
                                   const OfferedMap& offered, Swaps& swaps) {
   if (offered.copy >= 0) return swaps.Take(offered.name, offered.copy);
   return Duplicate(bpf_map__fd(MapOf(object, offered.name)));
+}
+
+absl::Status NoId(int error) {
+  return absl::InternalError(
+      absl::StrCat("asking for an object's id: ", std::strerror(error)));
+}
+
+absl::Status AddProgramId(const bpf_program* program, ObjectIds& ids) {
+  bpf_prog_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_prog_get_info_by_fd(bpf_program__fd(program), &info, &size) < 0) {
+    return NoId(errno);
+  }
+  ids.push_back({true, info.id, info.name});
+  return absl::OkStatus();
+}
+
+absl::Status AddMapId(int map, ObjectIds& ids) {
+  bpf_map_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(map, &info, &size) < 0) {
+    return NoId(errno);
+  }
+  ids.push_back({false, info.id, info.name});
+  return absl::OkStatus();
+}
+
+// What is the daemon's own is not among them, nor are maps that an earlier load
+// made for the session.
+absl::Status CollectIds(const bpf_object* object, const v1::Manifest& manifest,
+                        bool made_session_maps, Instance& instance) {
+  if (auto status = AddProgramId(ProgramOf(object), instance.objects);
+      !status.ok()) {
+    return status;
+  }
+  const std::vector<std::string> shared = SessionMaps(manifest);
+  const bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object) {
+    if (map == GateOf(object) || map == MapOf(object, kLoopTraceMap) ||
+        map == MapOf(object, kLoopStepsMap) || !bpf_map__autocreate(map)) {
+      continue;
+    }
+    const bool is_shared = std::find(shared.begin(), shared.end(),
+                                     bpf_map__name(map)) != shared.end();
+    if (is_shared && !made_session_maps) continue;
+    auto status =
+        AddMapId(bpf_map__fd(map),
+                 is_shared ? instance.session_objects : instance.objects);
+    if (!status.ok()) return status;
+  }
+  // The two of a swappable map are none of the object's.
+  size_t handle = 0;
+  for (const OfferedMap& offered : OfferedMaps(manifest)) {
+    const UniqueFd& fd = instance.handles[handle++];
+    if (offered.copy < 0) continue;
+    if (auto status = AddMapId(fd.get(), instance.objects); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Instance> Collect(const bpf_object* object,
@@ -203,7 +264,13 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
   }
   auto instance =
       Collect(object->get(), manifest, swaps, mitigations.narrowed_handles);
-  if (instance.ok() && !session_maps.empty()) instance->session_maps.clear();
+  if (!instance.ok()) return instance;
+  if (!session_maps.empty()) instance->session_maps.clear();
+  if (auto status =
+          CollectIds(object->get(), manifest, session_maps.empty(), *instance);
+      !status.ok()) {
+    return status;
+  }
   return instance;
 }
 

@@ -4,6 +4,7 @@
 #define DAEMON_LOADER_INSTANCE_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,6 +14,15 @@
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {
+
+// An object of the kernel's, by the number that the census has for it.
+struct ObjectId {
+  bool program = false;  // or a map
+  uint32_t id = 0;
+  std::string name;
+};
+// The program first: it keeps the others.
+using ObjectIds = std::vector<ObjectId>;
 
 // Owns the fds that a client may get. The kernel keeps the program while its fd
 // or an attachment does, and the program keeps all its maps.
@@ -25,6 +35,9 @@ struct Instance {
   std::vector<UniqueFd> handles;
   // Maps with SCOPE_SESSION that this load made, for the session's next.
   std::vector<UniqueFd> session_maps;
+  // What this load made: for this instance alone, and for its session.
+  ObjectIds objects;
+  ObjectIds session_objects;
 };
 
 // The maps that all instances share. Their owner is whoever calls.
@@ -40,16 +53,14 @@ struct DaemonMaps {
 //
 // `session_maps` are those of an earlier load for the same session, or empty.
 //
-// REASON_LOAD_FAILED: the kernel refused, with its errno.
-// REASON_INVALID_ARGUMENT: a session map is not one that this program makes.
-// kInternal: the kernel
-// did not narrow an fd as asked.
-absl::StatusOr<Instance> LoadInstance(const Program& program,
-                                      const DaemonMaps& maps, uint32_t slot,
-                                      uint64_t nonce,
-                                      const Mitigations& mitigations,
-                                      absl::Span<const UniqueFd> session_maps =
-                                          {});
+// REASON_LOAD_FAILED: the kernel refused, with its errno. REASON_BUSY:
+// likewise, for want of memory or fds. REASON_INVALID_ARGUMENT: a session map
+// is not one that this program makes. kInternal: the kernel did not narrow an
+// fd as asked.
+absl::StatusOr<Instance> LoadInstance(
+    const Program& program, const DaemonMaps& maps, uint32_t slot,
+    uint64_t nonce, const Mitigations& mitigations,
+    absl::Span<const UniqueFd> session_maps = {});
 
 }  // namespace bpfgrant::daemon
 

@@ -18,6 +18,7 @@
 #include "daemon/loader/attach.h"
 #include "daemon/loader/broker_channel.h"
 #include "daemon/loader/catalog.h"
+#include "daemon/loader/census.h"
 #include "daemon/loader/gate_map.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/kernel.h"
@@ -25,6 +26,7 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/loops.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/object_register.h"
 #include "daemon/loader/policy_files.h"
 #include "daemon/loader/privileges.h"
 #include "daemon/loader/safe_file.h"
@@ -78,13 +80,15 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
 class Loader {
  public:
   Loader(BrokerChannel& broker, const LoaderOptions& options, GateMap& gates,
-         Admission admission, UniqueFd trace, UniqueFd steps)
+         Admission admission, UniqueFd trace, UniqueFd steps,
+         absl::StatusOr<Census> census)
       : broker_(broker),
         options_(options),
         gates_(gates),
         admission_(std::move(admission)),
         trace_(std::move(trace)),
         steps_(std::move(steps)),
+        census_(std::move(census)),
         attacher_(options.mitigations),
         loops_(options.mitigations) {}
 
@@ -110,6 +114,7 @@ class Loader {
   absl::Status OnAttachLoop(uint64_t id, const AttachLoopRequest& request,
                             UniqueFd pidfd);
   absl::Status OnDetachLoop(uint64_t id, const DetachLoopRequest& request);
+  absl::Status OnLook(uint64_t id, const LookRequest& request);
   absl::Status OnReload(uint64_t id);
   absl::Status Answer(uint64_t id, const absl::Status& status,
                       LoaderReply reply);
@@ -123,6 +128,8 @@ class Loader {
   // Invalid: this kernel has no loops.
   UniqueFd trace_;
   UniqueFd steps_;
+  const absl::StatusOr<Census> census_;
+  ObjectRegister register_;
   Attacher attacher_;
   Loops loops_;
   Catalog catalog_;
@@ -148,6 +155,10 @@ absl::Status Loader::SendReady(const v1::KernelFacts& kernel,
   reply.mutable_ready()->set_loader_pid(static_cast<uint32_t>(getpid()));
   reply.mutable_ready()->set_gate_slots(kGateSlots);
   *reply.mutable_ready()->mutable_kernel() = kernel;
+  if (!census_.ok()) {
+    reply.mutable_ready()->set_no_census(
+        Printable(std::string(census_.status().message())));
+  }
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(gates));
   fds.push_back(std::move(snapshot));
@@ -210,13 +221,17 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request,
       LoadInstance(**program, maps, request.gate_slot(), request.gate_nonce(),
                    options_.mitigations, session_maps);
   if (!instance.ok()) return SendRefusal(id, instance.status());
+  const ObjectRegister::Gate gate{request.gate_slot(), request.gate_nonce()};
+  if (census_.ok()) {
+    register_.Enter(gate, std::move(instance->objects),
+                    std::move(instance->session_objects));
+  }
   LoaderReply reply;
   reply.set_id(id);
   reply.mutable_load();
   std::vector<UniqueFd> fds;
   if (IsLoop((*program)->manifest->message())) {
-    loops_.Keep({request.gate_slot(), request.gate_nonce()},
-                std::move(instance->program), *program);
+    loops_.Keep(gate, std::move(instance->program), *program);
   } else {
     fds.push_back(std::move(instance->program));
   }
@@ -266,6 +281,21 @@ absl::Status Loader::OnAttach(uint64_t id, const AttachRequest& request,
   return absl::OkStatus();
 }
 
+absl::Status Loader::OnLook(uint64_t id, const LookRequest& request) {
+  if (!census_.ok()) return SendRefusal(id, census_.status());
+  const auto begin = Attacher::Clock::now();
+  const auto existing = census_->Take();
+  if (!existing.ok()) return SendRefusal(id, existing.status());
+  LoaderReply reply;
+  reply.set_id(id);
+  *reply.mutable_look() = register_.Look(request, *existing);
+  reply.mutable_look()->set_took_us(static_cast<uint32_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(
+          Attacher::Clock::now() - begin)
+          .count()));
+  return broker_.Send(std::move(reply), {});
+}
+
 absl::Status Loader::OnReload(uint64_t id) {
   auto snapshot = Read();
   if (!snapshot.ok()) {
@@ -301,6 +331,8 @@ absl::Status Loader::Handle(BrokerChannel::Request request) {
                           std::move(request.fds[0]));
     case LoaderRequest::kDetachLoop:
       return OnDetachLoop(id, request.message.detach_loop());
+    case LoaderRequest::kLook:
+      return OnLook(id, request.message.look());
     case LoaderRequest::BODY_NOT_SET:
       break;
   }
@@ -396,7 +428,7 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
     steps = *std::move(made);
   }
   Loader loader(broker, options, *gates, *std::move(admission),
-                std::move(trace), std::move(steps));
+                std::move(trace), std::move(steps), Census::Create());
   auto snapshot = loader.Read();
   if (!snapshot.ok()) return snapshot.status();
   ready = true;

@@ -104,6 +104,11 @@ absl::Status Mismatch(const v1::Manifest::Map& map, absl::string_view what) {
                 absl::StrCat("swappable map '", map.name(), "': ", what));
 }
 
+absl::Status NotMade(const char* what, const std::string& name, int error) {
+  return Refuse(MayPass(error) ? v1::REASON_BUSY : v1::REASON_LOAD_FAILED,
+                absl::StrCat(what, " of '", name, "': ", std::strerror(error)));
+}
+
 absl::Status CheckEmpty(const v1::Manifest::Map& declared, int fd) {
   for (uint32_t copy = 0; copy < kCopies; ++copy) {
     uint32_t id = 0;
@@ -225,9 +230,7 @@ absl::Status Swaps::Fill(const bpf_object* object) {
           static_cast<bpf_map_type>(pair.type), pair.name.c_str(),
           pair.key_size, pair.value_size, pair.max_entries, &options));
       if (!pair.maps[copy].valid()) {
-        return Refuse(v1::REASON_LOAD_FAILED,
-                      absl::StrCat("making one of '", pair.name,
-                                   "': ", std::strerror(errno)));
+        return NotMade("making one", pair.name, errno);
       }
       keys[copy] = copy;
       fds[copy] = static_cast<uint32_t>(pair.maps[copy].get());
@@ -236,9 +239,7 @@ absl::Status Swaps::Fill(const bpf_object* object) {
     uint32_t count = kCopies;
     if (bpf_map_update_batch(bpf_map__fd(MapOf(object, pair.name)), keys.data(),
                              fds.data(), &count, nullptr) < 0) {
-      return Refuse(v1::REASON_LOAD_FAILED,
-                    absl::StrCat("putting the two of '", pair.name,
-                                 "' in place: ", std::strerror(errno)));
+      return NotMade("putting in place the two", pair.name, errno);
     }
   }
   return absl::OkStatus();

@@ -44,7 +44,8 @@ class Swaps {
   Swaps(const bpf_object* object, const v1::Manifest& manifest, bool narrowed);
 
   // Makes them and puts them in place; after the load.
-  // REASON_LOAD_FAILED: the kernel refused, with its errno.
+  // REASON_LOAD_FAILED: the kernel refused, with its errno. REASON_BUSY: it is
+  // short of something.
   absl::Status Fill(const bpf_object* object);
 
   // The fd of one of the two of the map `name`, made by Fill.

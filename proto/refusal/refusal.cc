@@ -123,6 +123,10 @@ constexpr Row kTable[] = {
      "Make the ring with the sq_entries and cq_entries that Describe says."},
     {v1::REASON_RING_BLOCKED, Code::kDeadlineExceeded,
      "Make no other use of the ring until the answer is there."},
+    {v1::REASON_STILL_HELD, Code::kDeadlineExceeded,
+     "Close every copy of its fds, in every process, and what was made of "
+     "them: "
+     "mappings, attachments, pins."},
 
     // The end of a grant.
     {v1::REASON_RELEASED, Code::kCancelled, "Acquire again if needed."},

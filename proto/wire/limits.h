@@ -42,6 +42,8 @@ inline constexpr size_t kMaxUnclaimedPerSession = 4;
 inline constexpr size_t kMaxPendingPerUser = 64;
 // Requests of all sessions that wait for the loader.
 inline constexpr size_t kMaxPending = 1024;
+// Instances that the loader is asked about at once.
+inline constexpr size_t kMaxLookedAt = 1024;
 // Events a gRPC watcher may lag behind; one more ends its stream.
 inline constexpr size_t kMaxQueuedEvents = 128;
 // Who watches, of one user: each event is copied to each.
@@ -85,6 +87,10 @@ inline constexpr std::chrono::milliseconds kRevokeDeadline{2'000};
 inline constexpr std::chrono::milliseconds kRotateDeadline{2'000};
 inline constexpr std::chrono::milliseconds kMaxRotateDeadline{60'000};
 inline constexpr std::chrono::milliseconds kReloadDeadline{120'000};
+// For the kernel to let go of what a client gave back: the most that Release
+// waits for, and what an Acquire waits for that finds its quota used up by it.
+inline constexpr std::chrono::milliseconds kMaxReleaseWait{600'000};
+inline constexpr std::chrono::milliseconds kRoomDeadline{1'000};
 // From Acquire over gRPC to Claim.
 inline constexpr std::chrono::milliseconds kClaimDeadline{30'000};
 

@@ -137,6 +137,14 @@ class LoaderTest : public ::testing::Test {
     request.mutable_attach()->set_until_ns(INT64_MAX);
     return request;
   }
+  LoaderRequest LookAt(uint32_t slot, uint64_t nonce) {
+    LoaderRequest request;
+    request.set_id(++id_);
+    LookRequest::Instance& instance = *request.mutable_look()->add_instance();
+    instance.set_gate_slot(slot);
+    instance.set_gate_nonce(nonce);
+    return request;
+  }
   LoaderRequest Reload() {
     LoaderRequest request;
     request.set_id(++id_);
@@ -212,6 +220,35 @@ TEST_F(LoaderTest, RefusesWhatIsNotInTheCatalog) {
   EXPECT_EQ(refusal(request), v1::REASON_PROGRAM_UNAVAILABLE);
   EXPECT_EQ(refusal(LoadOf("sample", kGateSlots)), v1::REASON_INVALID_ARGUMENT);
   EXPECT_EQ(refusal(LoadOf("sample", 1, 0)), v1::REASON_INVALID_ARGUMENT);
+}
+
+TEST_F(LoaderTest, TellsWhatIsLeftOfWhatItLoadedAndOfNothingElse) {
+  Begin();
+  Answer loaded = Ask(LoadOf("sample", 3, 42));
+  ASSERT_TRUE(loaded.message.has_load());
+  const auto left = [&](uint32_t slot, uint64_t nonce) {
+    const Answer answer = Ask(LookAt(slot, nonce));
+    EXPECT_TRUE(answer.message.has_look());
+    const auto& held = answer.message.look().held();
+    return held.empty() ? std::string() : held[0].object();
+  };
+  EXPECT_TRUE(left(3, 42).starts_with("program ")) << left(3, 42);
+  EXPECT_EQ(left(3, 43), "");
+  EXPECT_EQ(left(4, 42), "");
+  // A map of it is enough.
+  UniqueFd map = std::move(loaded.fds.back());
+  loaded.fds.clear();
+  const auto until = [&](auto condition) {
+    for (int i = 0; i < 20'000; ++i) {
+      if (condition(left(3, 42))) return true;
+      usleep(1000);
+    }
+    return false;
+  };
+  EXPECT_TRUE(until(
+      [](const std::string& object) { return object.starts_with("map "); }));
+  map.reset();
+  EXPECT_TRUE(until([](const std::string& object) { return object.empty(); }));
 }
 
 TEST_F(LoaderTest, Attaches) {

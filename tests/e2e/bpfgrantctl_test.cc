@@ -1,6 +1,7 @@
 // bpfgrantctl against a real daemon: every verb as root and as nobody, tables,
 // JSON, and what scripts rely on: exit codes.
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
+#include "proto/refusal/refusal.h"
 #include "tests/harness/daemon_fixture.h"
 #include "tests/harness/unprivileged.h"
 
@@ -246,6 +248,30 @@ TEST_F(BpfgrantctlTest, GrantsShowsWhatIsHeld) {
   EXPECT_EQ(reply.grant(0).grant(), grant.id());
   EXPECT_THAT(reply.grant(0).digest(), SizeIs(64));
   EXPECT_THAT(LinesOf(Nobody({"grants"}).output), SizeIs(1));
+}
+
+TEST_F(BpfgrantctlTest, GrantsAndStatusShowWhatIsStillHeld) {
+  EXPECT_THAT(Root({"status"}).output,
+              AllOf(HasSubstr("released, still held:"),
+                    HasSubstr("when nothing is left in the kernel")));
+  Connection connection = Connect();
+  Grant grant = Acquire(connection);
+  const UniqueFd copy(
+      fcntl(grant.handles().at(1).fd.get(), F_DUPFD_CLOEXEC, 0));
+  EXPECT_EQ(ReasonOf(grant.ReleaseAndWait(std::chrono::milliseconds(100))),
+            v1::REASON_STILL_HELD);
+  const std::vector<std::string> lines = LinesOf(Root({"grants"}).output);
+  ASSERT_THAT(lines, SizeIs(2));
+  EXPECT_THAT(lines[1],
+              MatchesRegex(".* released, still held: map [0-9]+ \\(.+\\)"));
+  const auto reply =
+      FromJson<v1::GrantsReply>(Root({"grants", "--json"}).output);
+  ASSERT_EQ(reply.grant_size(), 1);
+  EXPECT_EQ(reply.grant(0).ended(), v1::REASON_RELEASED);
+  EXPECT_EQ(FromJson<v1::StatusReply>(Root({"status", "--json"}).output).held(),
+            1u);
+  // Of what lives there is nothing to revoke.
+  EXPECT_EQ(Root({"revoke", "--all"}).output, "revoked 0 grants\n");
 }
 
 TEST_F(BpfgrantctlTest, WatchSeesAGrantBeginAndEnd) {

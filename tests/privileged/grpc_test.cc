@@ -224,6 +224,24 @@ TEST_F(GrpcAdministratorTest, AsksTheSameOnBothSockets) {
             Print(administrator().Status()));
 }
 
+TEST_F(GrpcAdministratorTest, AReleaseWaitsUntilNothingIsLeft) {
+  using Stub = v1::Bpfgrant::Stub;
+  v1::ReleaseRequest release;
+  {
+    const auto grant = administrator().Acquire(
+        {.program = "packet_sampler", .interface = "packet_sampler/1"});
+    ASSERT_TRUE(grant.ok()) << grant.status();
+    release.set_grant(grant->id());
+    release.set_wait_ms(100);
+    Call(&Stub::Release, release);
+    EXPECT_EQ(ReasonOf(last_), v1::REASON_STILL_HELD) << last_;
+  }
+  release.set_wait_ms(20'000);
+  Call(&Stub::Release, release);
+  EXPECT_TRUE(last_.ok()) << last_;
+  EXPECT_EQ(Status().held(), 0u);
+}
+
 TEST_F(GrpcAdministratorTest, RevokesAndReloads) {
   using Stub = v1::Bpfgrant::Stub;
   Nobody client;

@@ -1,47 +1,17 @@
 // What an administrator takes back is gone, wherever the client has put it.
 
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/harness/skip.h"
 #include "tests/privileged/client_fixture.h"
+#include "tests/privileged/private_bpffs.h"
 
 namespace bpfgrant::test {
 namespace {
-
-// A bpffs that nobody may write to, in this process's own mount namespace;
-// children inherit it.
-class PrivateBpffs {
- public:
-  PrivateBpffs() {
-    char name[] = "/run/bpfgrant-bpffs.XXXXXX";
-    EXPECT_NE(mkdtemp(name), nullptr);
-    path_ = name;
-    mounted_ = unshare(CLONE_NEWNS) == 0 &&
-               mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-               mount("bpffs", name, "bpf", 0, nullptr) == 0 &&
-               chmod(name, 01777) == 0;
-    EXPECT_TRUE(mounted_) << std::strerror(errno);
-  }
-  ~PrivateBpffs() {
-    umount2(path_.c_str(), MNT_DETACH);
-    rmdir(path_.c_str());
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  bool mounted_ = false;
-};
 
 class RevokeTest : public ClientTest {
  protected:

@@ -70,12 +70,51 @@ TEST(LedgerTest, CountsBackWhatItCounted) {
   EXPECT_EQ(ledger.InUse("a", 1), 0u);
 }
 
+TEST(LedgerTest, WhatHasEndedCountsUntilItIsReturned) {
+  Ledger ledger;
+  ledger.Add(Entry("a", 1, "p"));
+  ledger.Add(Entry("a", 1, "p"));
+  EXPECT_EQ(ledger.Retire(1, v1::REASON_REVOKED).info.ended(),
+            v1::REASON_UNSPECIFIED);
+  EXPECT_EQ(ledger.Find(1), nullptr);
+  EXPECT_EQ(ledger.InUse("a", 1), 2u);
+  EXPECT_EQ(ledger.RetiredOf("a", 1), 1u);
+  EXPECT_EQ(ledger.RetiredOf("a", 2), 0u);
+  // As a program's grant it lives no more.
+  EXPECT_EQ(ledger.OfProgram("p"), 1u);
+  EXPECT_EQ(ledger.size(), 1u);
+  EXPECT_EQ(ledger.retired(), 1u);
+  ASSERT_NE(ledger.FindRetired(1), nullptr);
+  EXPECT_EQ(ledger.FindRetired(1)->ended(), v1::REASON_REVOKED);
+  EXPECT_EQ(ledger.FindRetired(2), nullptr);
+  ledger.SetHeld(1, "map 3");
+  ledger.SetHeld(2, "nothing of it has ended");
+  EXPECT_EQ(ledger.Return(1).held(), "map 3");
+  EXPECT_EQ(ledger.InUse("a", 1), 1u);
+  EXPECT_EQ(ledger.RetiredOf("a", 1), 0u);
+  EXPECT_EQ(ledger.FindRetired(1), nullptr);
+}
+
+TEST(LedgerTest, WhatEndedWithAGrantCountsForItself) {
+  Ledger ledger;
+  const v1::GrantInfo holder = ledger.Add(Entry("a", 1, "p")).info;
+  ledger.Remove(1);
+  EXPECT_EQ(ledger.AddRetired(holder), 2u);
+  EXPECT_EQ(ledger.InUse("a", 1), 1u);
+  EXPECT_EQ(ledger.RetiredOf("a", 1), 1u);
+  // It never was a grant.
+  EXPECT_EQ(ledger.total(), 1u);
+  EXPECT_EQ(ledger.Add(Entry("a", 1, "p")).info.grant(), 3u);
+  ledger.Return(2);
+  EXPECT_EQ(ledger.InUse("a", 1), 1u);
+}
+
 std::vector<uint64_t> IdsBehind(const Ledger& ledger, uint64_t after,
                                 size_t count) {
   std::vector<uint64_t> ids;
   if (count == 0) return ids;
-  ledger.ForEach(after, [&](const Grant& grant) {
-    ids.push_back(grant.info.grant());
+  ledger.ForEach(after, [&](const v1::GrantInfo& grant) {
+    ids.push_back(grant.grant());
     return ids.size() < count;
   });
   return ids;
@@ -91,6 +130,16 @@ TEST(LedgerTest, PagesById) {
   EXPECT_THAT(IdsBehind(ledger, 5, 2), ElementsAre(6));
   EXPECT_THAT(IdsBehind(ledger, 6, 2), IsEmpty());
   EXPECT_THAT(IdsBehind(ledger, UINT64_MAX, 2), IsEmpty());
+}
+
+TEST(LedgerTest, PagesThroughWhatLivesAndWhatHasEnded) {
+  Ledger ledger;
+  for (int i = 0; i < 6; ++i) ledger.Add(Entry("a", 1, "p"));
+  for (const uint64_t id : {1, 3, 4, 6}) ledger.Retire(id, v1::REASON_RELEASED);
+  EXPECT_THAT(IdsBehind(ledger, 0, 9), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(IdsBehind(ledger, 3, 2), ElementsAre(4, 5));
+  EXPECT_THAT(ledger.Select([](const Grant&) { return true; }),
+              ElementsAre(2, 5));
 }
 
 TEST(LedgerTest, SelectsTheIdsThatMatch) {

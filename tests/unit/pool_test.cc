@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "daemon/broker/ledger.h"
+#include "daemon/broker/remains.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/refusal/refusal.h"
@@ -26,6 +28,7 @@ namespace {
 using broker_test::MemoryFile;
 using broker_test::ScriptedLoader;
 using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 using Mode = ScriptedLoader::Mode;
 
 struct Entry {
@@ -62,13 +65,16 @@ class PoolTest : public ::testing::Test {
         : scripted(loop, std::move(loader_end), STDERR_FILENO),
           loader(loop, std::move(pool_end), [] {}),
           gates(*Gates::Map(std::move(map), slots, true)),
-          pool(loop, loader, gates, limits, reuse) {
+          remains(loop, loader, ledger, true),
+          pool(loop, loader, gates, remains, limits, reuse) {
       loader.Start();
     }
     EventLoop loop;
     ScriptedLoader scripted;
     LoaderClient loader;
     Gates gates;
+    Ledger ledger;
+    Remains remains;
     Pool pool;
     std::shared_ptr<const Snapshot> snapshot;
     // What waiters were given, in order.
@@ -309,6 +315,72 @@ TEST_F(PoolTest, RefusalReachesAllWhoWaitAndIsTriedAgainLater) {
   SetMode(Mode::kAnswer);
   WaitUntil("it is filled after all",
             [](Parts& parts) { return parts.pool.Ready("a") == 2; });
+}
+
+// Something is let go of, and stays so.
+class ShortPoolTest : public PoolTest {
+ protected:
+  void StartShort() {
+    Start();
+    SetCatalog({{"a", 0}, {"b", 0}});
+    Ask([](Parts& parts) {
+      parts.scripted.left = [](const auto&) { return "map 7"; };
+      parts.remains.Add(*parts.gates.Allocate(), false,
+                        parts.ledger.AddRetired({}));
+    });
+    SetMode(Mode::kShort);
+  }
+  void WaitUntilAsked(size_t loads) {
+    WaitUntil("it is tried again", [loads](Parts& parts) {
+      return parts.scripted.CountLoads("a") >= loads;
+    });
+  }
+};
+
+TEST_F(ShortPoolTest, WhoWaitsIsServedOnceMemoryComesBack) {
+  StartShort();
+  Wait("a", 1);
+  WaitUntilAsked(3);
+  EXPECT_THAT(Served(), IsEmpty());
+  SetMode(Mode::kAnswer);
+  WaitUntil("it is served",
+            [](Parts& parts) { return parts.served.size() == 1; });
+  EXPECT_THAT(Served(), ElementsAre(std::pair(uint64_t{1}, kOk)));
+  EXPECT_EQ(GatesInUse(), 2u);  // its own, and that of what was let go of
+}
+
+TEST_F(ShortPoolTest, ThoseOfAnotherProgramHaveTheirTurnMeanwhile) {
+  StartShort();
+  for (uint64_t ticket = 1; ticket <= 3; ++ticket) Wait("a", ticket);
+  WaitUntilAsked(2);
+  Wait("b", 4);
+  WaitUntil("b is loaded, too",
+            [](Parts& parts) { return parts.scripted.CountLoads("b") > 0; });
+}
+
+TEST_F(ShortPoolTest, WhoIsCancelledIsTriedForNoMore) {
+  StartShort();
+  Wait("a", 1);
+  WaitUntilAsked(2);
+  Ask([](Parts& parts) { parts.pool.Cancel(1); });
+  EXPECT_THAT(Served(), ElementsAre(std::pair(uint64_t{1},
+                                              absl::StatusCode::kCancelled)));
+  Settle();
+  const size_t asked = Asked().size();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(Asked().size(), asked);
+}
+
+TEST_F(PoolTest, ShortOfMemoryThatNobodyWillGiveBackIsSaidAtOnce) {
+  Start();
+  SetCatalog({{"a", 0}});
+  SetMode(Mode::kShort);
+  Wait("a", 1);
+  WaitUntil("it is refused",
+            [](Parts& parts) { return parts.served.size() == 1; });
+  EXPECT_THAT(Served(), ElementsAre(std::pair(uint64_t{1},
+                                              absl::StatusCode::kUnavailable)));
+  EXPECT_EQ(Asked().size(), 1u);
 }
 
 TEST_F(PoolTest, OtherFdsThanTheCatalogsAreRefused) {

@@ -139,9 +139,11 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
       gates(*broker::Gates::Map(std::move(gate_map), setup.gate_slots,
                                 mitigations.gate_nonce)),
       grace_period(loop),
-      pool(loop, loader, gates, setup.pool, !mitigations.instances_not_reused),
-      granting({loop, loader, gates, pool, ledger, watchers, mitigations,
-                setup.grants_per_session,
+      remains(loop, loader, ledger, setup.census),
+      pool(loop, loader, gates, remains, setup.pool,
+           !mitigations.instances_not_reused),
+      granting({loop, loader, gates, pool, ledger, remains, watchers,
+                mitigations, setup.grants_per_session,
                 [this](uint64_t id) -> broker::Session* {
                   broker::Connection* connection = acceptor.Find(id);
                   return connection == nullptr ? nullptr
@@ -184,6 +186,7 @@ TestBroker::~TestBroker() {
     parts_->acceptor.Stop();
     parts_->pool.Stop();
     parts_->loader.Abandon();
+    parts_->remains.Stop();
     parts_->service.Stop();
     parts_->loop.Exit(0);
   });

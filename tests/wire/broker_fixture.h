@@ -23,6 +23,7 @@
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
+#include "daemon/broker/remains.h"
 #include "daemon/broker/service.h"
 #include "daemon/broker/watchers.h"
 #include "daemon/mitigations.h"
@@ -63,6 +64,7 @@ struct BrokerSetup {
   uint32_t gate_slots = 32768;
   daemon::Snapshot catalog = DefaultCatalog();
   ScriptedLoader::Mode load = ScriptedLoader::Mode::kAnswer;
+  bool census = true;  // the loader can tell what is left
 };
 
 // What a refused request must leave as it was.
@@ -140,6 +142,7 @@ struct TestBroker::Parts {
   broker::Gates gates;
   broker::GracePeriod grace_period;
   broker::Ledger ledger;
+  broker::Remains remains;
   broker::Watchers watchers;
   broker::Pool pool;
   broker::Granting granting;

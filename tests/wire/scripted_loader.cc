@@ -37,7 +37,7 @@ size_t ScriptedLoader::CountLoads(const std::string& program) const {
 }
 
 void ScriptedLoader::AnswerHeld() {
-  load = attach = reload = Mode::kAnswer;
+  load = attach = reload = look = Mode::kAnswer;
   for (const daemon::LoaderRequest& request : std::exchange(held_, {})) {
     Serve(request, Mode::kAnswer);
   }
@@ -61,13 +61,30 @@ void ScriptedLoader::OnReadable() {
     daemon::LoaderRequest request;
     ASSERT_TRUE(request.ParseFromArray(packet->bytes.data(),
                                        static_cast<int>(packet->bytes.size())));
-    requests_.push_back(request);
+    if (!request.has_look()) requests_.push_back(request);
     if (request.has_attach()) attach_fds_.push_back(packet->fds.size());
-    const Mode mode = request.has_load()     ? load
-                      : request.has_attach() ? attach
-                                             : reload;
-    Serve(request, mode);
+    Serve(request, ModeOf(request));
   }
+}
+
+ScriptedLoader::Mode ScriptedLoader::ModeOf(
+    const daemon::LoaderRequest& request) const {
+  if (request.has_load()) return load;
+  if (request.has_attach()) return attach;
+  return request.has_look() ? look : reload;
+}
+
+daemon::LookReply ScriptedLoader::Look(const daemon::LookRequest& request) {
+  daemon::LookReply reply;
+  for (int i = 0; i < request.instance_size(); ++i) {
+    looked_at_.push_back(request.instance(i));
+    const std::string object = left ? left(request.instance(i)) : "";
+    if (object.empty()) continue;
+    daemon::LookReply::Held& held = *reply.add_held();
+    held.set_index(static_cast<uint32_t>(i));
+    held.set_object(object);
+  }
+  return reply;
 }
 
 void ScriptedLoader::Serve(const daemon::LoaderRequest& request, Mode mode) {
@@ -91,6 +108,11 @@ void ScriptedLoader::Serve(const daemon::LoaderRequest& request, Mode mode) {
                            "as the test wants it"));
       Reply(reply, {});
       return;
+    case Mode::kShort:
+      *reply.mutable_refusal() = RefusalOf(
+          Refuse(v1::REASON_BUSY, "loading: Cannot allocate memory"));
+      Reply(reply, {});
+      return;
     default:
       break;
   }
@@ -100,6 +122,8 @@ void ScriptedLoader::Serve(const daemon::LoaderRequest& request, Mode mode) {
     fds = MakeInstance(request.load().program(), mode);
   } else if (request.has_attach()) {
     reply.mutable_attach();
+  } else if (request.has_look()) {
+    *reply.mutable_look() = Look(request.look());
   } else {
     reply.mutable_reload();
     fds.push_back(MemoryFile(next.SerializeAsString()));

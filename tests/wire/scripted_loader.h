@@ -8,6 +8,7 @@
 #define TESTS_WIRE_SCRIPTED_LOADER_H_
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ class ScriptedLoader {
   enum class Mode {
     kAnswer,
     kRefuse,      // REASON_LOAD_FAILED, REASON_ATTACH_FAILED, or what fits
+    kShort,       // REASON_BUSY, as if memory were short
     kSilent,      // keeps the requests; AnswerHeld answers them after all
     kFewerFds,    // a load's reply comes with one fd less than there should be
     kMoreFds,     // with one more
@@ -41,15 +43,22 @@ class ScriptedLoader {
   Mode reload = Mode::kAnswer;
   // Map handles of each program; those not listed have none.
   std::map<std::string, int> handles;
+  Mode look = Mode::kAnswer;
+  // What a look finds left of an instance; "", as without it: nothing.
+  std::function<std::string(const daemon::LookRequest::Instance&)> left;
   // What the next reload answers with.
   daemon::Snapshot next;
 
-  // Every request there was, in order.
+  // Every request there was, in order, but for looks.
   const std::vector<daemon::LoaderRequest>& requests() const {
     return requests_;
   }
   size_t CountLoads(const std::string& program) const;
   size_t held() const { return held_.size(); }
+  // Every instance that a look was about, in order.
+  const std::vector<daemon::LookRequest::Instance>& looked_at() const {
+    return looked_at_;
+  }
   // How many fds came with each attachment.
   const std::vector<size_t>& attach_fds() const { return attach_fds_; }
 
@@ -60,7 +69,9 @@ class ScriptedLoader {
 
  private:
   void OnReadable();
+  Mode ModeOf(const daemon::LoaderRequest& request) const;
   void Serve(const daemon::LoaderRequest& request, Mode mode);
+  daemon::LookReply Look(const daemon::LookRequest& request);
   std::vector<UniqueFd> MakeInstance(const std::string& program, Mode mode);
   void Reply(const daemon::LoaderReply& reply, std::vector<UniqueFd> fds);
 
@@ -69,6 +80,7 @@ class ScriptedLoader {
   std::vector<daemon::LoaderRequest> requests_;
   std::vector<daemon::LoaderRequest> held_;
   std::vector<size_t> attach_fds_;
+  std::vector<daemon::LookRequest::Instance> looked_at_;
   broker::EventLoop::Source source_;
 };
 

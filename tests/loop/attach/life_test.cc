@@ -2,6 +2,7 @@
 
 #include <csignal>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/bpfgrant/mapped_array.h"
 #include "tests/harness/process_tree.h"
@@ -167,6 +168,30 @@ TEST_F(LifeTest, GrantsOfASessionShareAMapAndOthersDoNot) {
   // Its handle has the manifest's rights and no more.
   EXPECT_EQ(client.Ask("map 2 shared lookup"), "ok");
   EXPECT_EQ(client.Ask("map 2 shared update"), "error EPERM");
+}
+
+TEST_F(LifeTest, WhatASessionSharedCountsWhenItIsKeptBeyondIt) {
+  BPFGRANT_START();
+  ASSERT_NO_FATAL_FAILURE(AddProgram("sharer"));
+  Nobody client;
+  Connect(client);
+  EXPECT_EQ(RunSharer(client, "0", MakeRing(client)), "1");
+  const std::string copy = client.Word("copy 0 shared");
+  ASSERT_EQ(client.Ask("release 0"), "ok");
+  // The loop with its link and its own maps goes; what is shared is not its
+  // own.
+  const auto held = [&] { return Status().held(); };
+  EXPECT_TRUE(WaitUntil([&] { return held() == 0; }, kPatience));
+  ASSERT_EQ(client.Ask("disconnect"), "ok");
+  EXPECT_TRUE(WaitUntil(
+      [&] {
+        const auto grants = administrator().Grants();
+        return grants.ok() && grants->grant_size() == 1 &&
+               absl::StrContains(grants->grant(0).held(), "(shared_state)");
+      },
+      kPatience));
+  ASSERT_EQ(client.Ask("close " + copy), "ok");
+  EXPECT_TRUE(WaitUntil([&] { return held() == 0; }, kPatience));
 }
 
 TEST_F(LifeTest, ManyAtOnce) {

@@ -120,6 +120,17 @@ std::string AttachPin(Client& client, const Words& words) {
                             SO_ATTACH_BPF, &fd, sizeof(fd)));
 }
 
+// bind GRANT OTHER HANDLE: has the program of one grant keep a map of the
+// other.
+std::string BindMap(Client& client, const Words& words) {
+  bpf_attr attributes{};
+  attributes.prog_bind_map.prog_fd =
+      static_cast<uint32_t>(HandleOf(client, words.at(0), "program"));
+  attributes.prog_bind_map.map_fd =
+      static_cast<uint32_t>(HandleOf(client, words.at(1), words.at(2)));
+  return Outcome(Bpf(BPF_PROG_BIND_MAP, attributes));
+}
+
 std::string CreateMap(Client&, const Words&) {
   bpf_attr attributes{};
   attributes.map_type = BPF_MAP_TYPE_ARRAY;
@@ -148,6 +159,7 @@ void AddBpfCommands(Commands& commands) {
   commands["run"] = RunProgram;
   commands["pin"] = Pin;
   commands["attach-pin"] = AttachPin;
+  commands["bind"] = BindMap;
   commands["create-map"] = CreateMap;
   commands["one-in"] = SetOneIn;
 }

@@ -60,6 +60,19 @@ std::string TellChild(Client& client, const Words& words) {
   return line;
 }
 
+// The child ends, having nothing more to obey.
+std::string EndChild(Client& client, const Words&) {
+  if (client.to_child == nullptr) return "failed: there is no child";
+  std::fclose(client.to_child);
+  client.to_child = nullptr;
+  // Its end of the pipe is closed with it.
+  while (std::fgetc(client.from_child) != EOF) {
+  }
+  std::fclose(client.from_child);
+  client.from_child = nullptr;
+  return "ok";
+}
+
 // Executes this very binary with nothing left but the raw connection.
 std::string ExecuteAnew(Client& client, const Words&) {
   const int fd = client.raw.get();
@@ -98,6 +111,7 @@ std::string CountFds(Client&, const Words&) {
 void AddProcessCommands(Commands& commands) {
   commands["fork"] = Fork;
   commands["child"] = TellChild;
+  commands["end-child"] = EndChild;
   commands["exec"] = ExecuteAnew;
   commands["forbid"] = Forbid;
   commands["fds"] = CountFds;

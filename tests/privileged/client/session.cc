@@ -74,6 +74,14 @@ std::string Release(Client& client, const Words& words) {
   return status.ok() ? "ok" : Describe(status);
 }
 
+// release-wait GRANT MILLISECONDS
+std::string ReleaseAndWait(Client& client, const Words& words) {
+  const absl::Status status =
+      GrantAt(client, words.at(0))
+          .ReleaseAndWait(std::chrono::milliseconds(Number(words.at(1))));
+  return status.ok() ? "ok" : Describe(status);
+}
+
 // Why it ended, as the daemon's events said; "live" while it has not.
 std::string Ended(Client& client, const Words& words) {
   client.connection.value().ProcessEvents().IgnoreError();
@@ -168,6 +176,11 @@ void AddSessionCommands(Commands& commands) {
   };
   commands["acquire"] = Acquire;
   commands["release"] = Release;
+  commands["release-wait"] = ReleaseAndWait;
+  commands["unmap"] = [](Client& client, const Words& words) {
+    client.grants.at(Number(words.at(0))).samples.reset();
+    return std::string("ok");
+  };
   commands["ended"] = Ended;
   commands["event"] = NextEvent;
   commands["grants"] = CountGrants;

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/bpfgrant/uring.h"
+#include "proto/wire/message_socket.h"
 #include "tests/privileged/client/commands.h"
 
 namespace bpfgrant::test {
@@ -81,6 +82,32 @@ std::string Adopt(Client& client, const Words& words) {
                    {UniqueFd(fcntl(static_cast<int>(Number(words.at(0))),
                                    F_DUPFD_CLOEXEC, 0)),
                     {}});
+}
+
+// copy GRANT HANDLE: another fd of it, which is kept among the sockets.
+std::string CopyHandle(Client& client, const Words& words) {
+  UniqueFd copy(
+      fcntl(HandleOf(client, words.at(0), words.at(1)), F_DUPFD_CLOEXEC, 0));
+  return copy.valid() ? AddSocket(client, {std::move(copy), {}}) : Errno();
+}
+
+// in-flight GRANT HANDLE: on its way between two sockets that nobody reads.
+std::string PutInFlight(Client& client, const Words& words) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+    return Errno();
+  }
+  Traffic pair{UniqueFd(ends[0]), UniqueFd(ends[1])};
+  const int fd = HandleOf(client, words.at(0), words.at(1));
+  const absl::Status sent =
+      SendPacket(pair.sender.get(), "x", absl::MakeConstSpan(&fd, 1));
+  return sent.ok() ? AddSocket(client, std::move(pair)) : Describe(sent);
+}
+
+// close SOCKET: both ends of what goes by that number.
+std::string Close(Client& client, const Words& words) {
+  client.sockets.at(Number(words.at(0))) = Traffic();
+  return "ok";
 }
 
 std::string SetOption(int socket, int option, int value) {
@@ -168,6 +195,9 @@ void AddSocketCommands(Commands& commands) {
   commands["open"] = OpenOne;
   commands["udp"] = OpenUdp;
   commands["adopt"] = Adopt;
+  commands["copy"] = CopyHandle;
+  commands["in-flight"] = PutInFlight;
+  commands["close"] = Close;
   commands["attach"] = Attach;
   commands["attach-by-ring"] = AttachByRing;
   commands["detach"] = [](Client& client, const Words& words) {

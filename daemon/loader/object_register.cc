@@ -1,0 +1,52 @@
+#include "daemon/loader/object_register.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+bool Exists(const ObjectId& object, const Existing& existing) {
+  return object.program ? existing.HasProgram(object.id)
+                        : existing.HasMap(object.id);
+}
+
+std::string Describe(const ObjectId& object) {
+  return absl::StrCat(object.program ? "program " : "map ", object.id, " (",
+                      object.name, ")");
+}
+
+}  // namespace
+
+void ObjectRegister::Enter(Gate gate, ObjectIds own, ObjectIds session_maps) {
+  own_[gate] = std::move(own);
+  if (!session_maps.empty()) session_maps_[gate] = std::move(session_maps);
+}
+
+LookReply ObjectRegister::Look(const LookRequest& request,
+                               const Existing& existing) {
+  LookReply reply;
+  for (int i = 0; i < request.instance_size(); ++i) {
+    const LookRequest::Instance& instance = request.instance(i);
+    Objects& objects = instance.session_maps() ? session_maps_ : own_;
+    const auto entry =
+        objects.find({instance.gate_slot(), instance.gate_nonce()});
+    if (entry == objects.end()) continue;
+    const ObjectIds& ids = entry->second;
+    const auto held = std::find_if(
+        ids.begin(), ids.end(),
+        [&](const ObjectId& object) { return Exists(object, existing); });
+    if (held == ids.end()) {
+      objects.erase(entry);
+      continue;
+    }
+    LookReply::Held& left = *reply.add_held();
+    left.set_index(static_cast<uint32_t>(i));
+    left.set_object(Describe(*held));
+  }
+  return reply;
+}
+
+}  // namespace bpfgrant::daemon

@@ -1,0 +1,167 @@
+// Who takes and gives back huge maps in a row never fails because of its own
+// earlier ones, whose memory the kernel returns at its leisure.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/bpfgrant/connection.h"
+#include "gtest/gtest.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/unique_fd.h"
+#include "tests/harness/daemon_fixture.h"
+#include "tests/harness/process_tree.h"
+#include "tests/harness/skip.h"
+
+namespace bpfgrant::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Room for two or three of those maps beside the daemon itself.
+constexpr uint64_t kLimit = 208ull << 20;
+constexpr size_t kFarTooMany = 4;
+constexpr int kInARow = 24;
+
+bool WriteTo(const fs::path& file, const std::string& text) {
+  std::ofstream out(file);
+  out << text << std::flush;
+  return out.good();
+}
+
+// Whose memory is limited: whatever this process starts while it is inside.
+class MemoryGroup {
+ public:
+  MemoryGroup() : path_(root_ / absl::StrCat("bpfgrant-test-", getpid())) {
+    if (!old_) WriteTo(root_ / "cgroup.subtree_control", "+memory");
+    mkdir(path_.c_str(), 0755);
+    usable_ = WriteTo(path_ / (old_ ? "memory.limit_in_bytes" : "memory.max"),
+                      absl::StrCat(kLimit));
+  }
+  ~MemoryGroup() {
+    // What it held is gone some time after the daemon.
+    WaitUntil([&] { return rmdir(path_.c_str()) == 0; },
+              std::chrono::seconds(20));
+  }
+  bool usable() const { return usable_; }
+  void Enter() { EXPECT_TRUE(WriteTo(path_ / "cgroup.procs", "0")); }
+  void Leave() { EXPECT_TRUE(WriteTo(root_ / "cgroup.procs", "0")); }
+
+ private:
+  // A hierarchy of its own, as before cgroup2.
+  const bool old_ = fs::exists("/sys/fs/cgroup/memory/cgroup.procs");
+  const fs::path root_ = old_ ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
+  const fs::path path_;
+  bool usable_ = false;
+};
+
+class HugeMapsTest : public DaemonTest {
+ protected:
+  void SetUp() override {
+    DaemonTest::SetUp();
+    if (IsSkipped()) return;
+    BPFGRANT_REQUIRE_KERNEL(group_.usable(), "memory cgroup to be made here");
+  }
+  void Start(const std::vector<std::string>& without = {}) {
+    group_.Enter();
+    const auto started = StartDaemon(
+        {.policy = kAllowAll, .build_catalog = false, .without = without});
+    group_.Leave();
+    ASSERT_TRUE(started);
+    const fs::path catalog = HUGE_CATALOG;
+    std::ifstream manifest(catalog / "huge.manifest");
+    daemon().AddCatalogEntry("huge",
+                             {std::istreambuf_iterator<char>(manifest), {}},
+                             catalog / "huge.bpf.o");
+    ASSERT_TRUE(daemon().Reload().ok());
+  }
+  absl::StatusOr<Connection> Connect() {
+    return Connection::Connect({.path = daemon().broker_socket(),
+                                .timeout = std::chrono::seconds(30)});
+  }
+  static absl::StatusOr<Grant> Take(Connection& connection) {
+    return connection.Acquire({.program = "huge", .interface = "huge/1"});
+  }
+
+  // Has as many as there is room for, gives all of them back, and takes one
+  // more while somebody keeps them a little longer.
+  absl::StatusOr<Grant> TakeWhatIsAboutToComeBack(Connection& connection) {
+    std::vector<UniqueFd> copies;
+    {
+      const std::vector<Grant> all = TakeAll(connection);
+      for (const Grant& grant : all) {
+        for (const Grant::Handle& handle : grant.handles()) {
+          copies.emplace_back(fcntl(handle.fd.get(), F_DUPFD_CLOEXEC, 0));
+        }
+      }
+    }
+    std::thread closer([&copies] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      copies.clear();
+    });
+    auto grant = Take(connection);
+    closer.join();
+    return grant;
+  }
+  // Until it is refused: then `last_` says why.
+  std::vector<Grant> TakeAll(Connection& connection) {
+    std::vector<Grant> all;
+    for (auto grant = Take(connection);; grant = Take(connection)) {
+      last_ = grant.status();
+      if (!grant.ok() || all.size() == kFarTooMany) return all;
+      all.push_back(*std::move(grant));
+    }
+  }
+
+  MemoryGroup group_;
+  absl::Status last_;
+};
+
+TEST_F(HugeMapsTest, InARowNeverFail) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  auto connection = Connect();
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  for (int i = 0; i < kInARow; ++i) {
+    auto grant = Take(*connection);
+    ASSERT_TRUE(grant.ok()) << "number " << i << ": " << grant.status();
+    ASSERT_TRUE(grant->Release().ok());
+  }
+}
+
+TEST_F(HugeMapsTest, WhatIsAboutToComeBackIsWaitedFor) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  auto connection = Connect();
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  const auto grant = TakeWhatIsAboutToComeBack(*connection);
+  EXPECT_TRUE(grant.ok()) << grant.status();
+}
+
+TEST_F(HugeMapsTest, ItIsNotWaitedForWhereNobodyKnowsOfIt) {
+  ASSERT_NO_FATAL_FAILURE(Start({"quota_until_gone"}));
+  auto connection = Connect();
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  const auto grant = TakeWhatIsAboutToComeBack(*connection);
+  EXPECT_EQ(ReasonOf(grant.status()), v1::REASON_BUSY) << grant.status();
+}
+
+TEST_F(HugeMapsTest, WhatIsNotGivenBackIsNotWaitedFor) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  auto connection = Connect();
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  EXPECT_LT(TakeAll(*connection).size(), kFarTooMany);
+  EXPECT_EQ(ReasonOf(last_), v1::REASON_BUSY) << last_;
+}
+
+}  // namespace
+}  // namespace bpfgrant::test
