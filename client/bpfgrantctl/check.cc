@@ -56,7 +56,7 @@ void PrintReply(const v1::CheckReply& reply) {
   std::printf("%s\n\n",
               Escape(absl::StrCat("Kernel: ", reply.kernel(),
                                   reply.loaded() ? "; each was loaded on trial"
-                                                 : "; judged by its BTF"))
+                                                 : "; none was loaded"))
                   .c_str());
   if (reply.program().empty()) {
     std::printf("There are no programs.\n");

@@ -5,7 +5,9 @@
 #include <bpf/btf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <seccomp.h>
 
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -13,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/catalog_check.h"
+#include "daemon/loader/confinement.h"
 #include "daemon/loader/digest.h"
 #include "tests/catalog/catalog_fixture.h"
 
@@ -163,6 +166,47 @@ TEST_F(CheckTest, EndsAtItsDeadline) {
   options.folders = {folder_.path()};
   options.deadline = std::chrono::milliseconds(0);
   EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCatalog(options).status()));
+}
+
+// As `Answers`, where bpf(2) does nothing but fail.
+class NoBpfTest : public CheckTest {
+ protected:
+  v1::CheckReply CheckWithout(int error) {
+    const auto bytes = RunConfined(
+        [&]() -> absl::StatusOr<std::string> {
+          const auto filter = seccomp_init(SCMP_ACT_ALLOW);
+          seccomp_rule_add(filter, SCMP_ACT_ERRNO(error), SCMP_SYS(bpf), 0);
+          if (seccomp_load(filter) != 0) return absl::InternalError("seccomp");
+          const auto reply = Check();
+          if (!reply.ok()) return reply.status();
+          return reply->SerializeAsString();
+        },
+        std::chrono::seconds(30));
+    EXPECT_TRUE(bytes.ok()) << bytes.status();
+    v1::CheckReply reply;
+    EXPECT_TRUE(bytes.ok() && reply.ParseFromString(*bytes));
+    return reply;
+  }
+};
+
+TEST_F(NoBpfTest, AKernelWithoutItTakesNothing) {
+  REQUIRE_BPF();
+  folder_.WriteProgram("single");
+  const v1::CheckReply reply = CheckWithout(ENOSYS);
+  ASSERT_EQ(reply.program_size(), 1);
+  EXPECT_FALSE(reply.program(0).usable());
+  EXPECT_EQ(reply.program(0).reason(), v1::REASON_KERNEL_TOO_OLD);
+  EXPECT_THAT(reply.program(0).refusal(), HasSubstr("no bpf(2)"));
+}
+
+TEST_F(NoBpfTest, WhereItIsForbiddenTheBtfIsAsked) {
+  REQUIRE_BPF();
+  folder_.WriteProgram("single");
+  const v1::CheckReply reply = CheckWithout(EPERM);
+  ASSERT_EQ(reply.program_size(), 1);
+  EXPECT_TRUE(reply.program(0).usable()) << reply.program(0).refusal();
+  EXPECT_FALSE(reply.loaded());
+  EXPECT_THAT(reply.unchecked(), HasSubstr("containers that forbid bpf(2)"));
 }
 
 // --- Other kernels -----------------------------------------------------------

@@ -1,0 +1,105 @@
+// The process in which a check reads what may be hostile: what it may do, and
+// what becomes of it. What it may not do, this process may.
+
+#include "daemon/loader/confinement.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/loader/trial.h"
+#include "proto/refusal/refusal.h"
+#include "tests/catalog/catalog_fixture.h"
+
+namespace bpfgrant::daemon {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::chrono::seconds kLong{30};
+
+TEST(ConfinementTest, ReturnsWhatTheWorkReturns) {
+  const std::string large(1 << 20, 'x');
+  const auto result =
+      RunConfined([&] { return absl::StatusOr<std::string>(large); }, kLong);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(*result, large);
+  EXPECT_EQ(*RunConfined([] { return std::string(); }, kLong), "");
+}
+
+TEST(ConfinementTest, ReturnsItsErrorsAsTheyAre) {
+  const auto fail = [](const absl::Status& status) {
+    return RunConfined([&] { return absl::StatusOr<std::string>(status); },
+                       kLong)
+        .status();
+  };
+  const absl::Status refused = fail(Refuse(v1::REASON_UNKNOWN_PROGRAM, "no"));
+  EXPECT_EQ(ReasonOf(refused), v1::REASON_UNKNOWN_PROGRAM);
+  EXPECT_EQ(fail(absl::InvalidArgumentError("that file")),
+            absl::InvalidArgumentError("that file"));
+}
+
+TEST(ConfinementTest, ACrashIsAnError) {
+  for (const int signal : {SIGSEGV, SIGKILL}) {
+    const auto result = RunConfined(
+        [&] {
+          raise(signal);
+          return std::string("not reached");
+        },
+        kLong);
+    EXPECT_TRUE(absl::IsInternal(result.status()));
+    EXPECT_THAT(std::string(result.status().message()),
+                HasSubstr(absl::StrCat("signal ", signal)));
+  }
+}
+
+TEST(ConfinementTest, IsKilledAtTheDeadline) {
+  const auto begun = std::chrono::steady_clock::now();
+  const auto result = RunConfined(
+      []() -> std::string {
+        for (;;) pause();
+      },
+      std::chrono::milliseconds(100));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(result.status()));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, kLong);
+}
+
+// "allowed" or the errno of what a reader of files has no use for.
+std::string TryMemory() {
+  void* memory = mmap(nullptr, size_t{5} << 30, PROT_READ,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return absl::StrCat(errno);
+  munmap(memory, size_t{5} << 30);
+  return "allowed";
+}
+
+std::string TryNamespace() {
+  return unshare(0) == 0 ? "allowed" : absl::StrCat(errno);
+}
+
+TEST(ConfinementTest, HasBoundedMemory) {
+  EXPECT_EQ(*RunConfined(TryMemory, kLong), absl::StrCat(ENOMEM));
+  EXPECT_EQ(TryMemory(), "allowed");
+}
+
+TEST(ConfinementTest, GivesUpWhatTheLoaderGivesUp) {
+  REQUIRE_BPF();
+  EXPECT_EQ(*RunConfined(TryNamespace, kLong), absl::StrCat(EPERM));
+  EXPECT_EQ(TryNamespace(), "allowed");
+  // And can do its work.
+  EXPECT_EQ(*RunConfined(
+                [] { return std::string(Trial::Create().ok() ? "yes" : "no"); },
+                kLong),
+            "yes");
+}
+
+}  // namespace
+}  // namespace bpfgrant::daemon
