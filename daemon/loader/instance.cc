@@ -1,6 +1,5 @@
 #include "daemon/loader/instance.h"
 
-#include <linux/bpf.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
@@ -15,6 +14,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/rights.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -29,38 +29,12 @@ absl::Status LoadFailed(const Program& program, int error,
                    what.empty() ? "" : "; ", what));
 }
 
-// BPF_F_RDONLY and BPF_F_WRONLY are rights of the fd that BPF_MAP_CREATE
-// returns, not of the map: map_create() derives that fd's mode from them
-// (bpf_get_file_flag) and takes them off the map's own flags
-// (bpf_map_flags_retain_permanent, kernel/bpf/syscall.c). Programs reach the
-// map by reference, not through the fd, so they keep reading and writing.
-uint32_t FlagsOf(v1::Rights rights) {
-  switch (rights) {
-    case v1::RIGHTS_READ:
-      return BPF_F_RDONLY;
-    case v1::RIGHTS_WRITE:
-      return BPF_F_WRONLY;
-    default:
-      return 0;
-  }
-}
-
-int ModeOf(v1::Rights rights) {
-  switch (rights) {
-    case v1::RIGHTS_READ:
-      return O_RDONLY;
-    case v1::RIGHTS_WRITE:
-      return O_WRONLY;
-    default:
-      return O_RDWR;
-  }
-}
-
 absl::Status NarrowHandles(const bpf_object* object,
                            const v1::Manifest& manifest) {
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
     bpf_map* map = MapOf(object, offered.name);
-    const uint32_t flags = bpf_map__map_flags(map) | FlagsOf(offered.rights);
+    const uint32_t flags =
+        bpf_map__map_flags(map) | CreateFlagsOf(offered.rights);
     if (bpf_map__set_map_flags(map, flags) < 0) {
       return absl::InternalError(
           absl::StrCat("narrowing a map: ", std::strerror(errno)));
@@ -129,9 +103,7 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
     auto handle = Duplicate(bpf_map__fd(MapOf(object, offered.name)));
     if (!handle.ok()) return handle.status();
-    // The comment above is about kernels seen; this one has to show it.
-    if (narrowed &&
-        (fcntl(handle->get(), F_GETFL) & O_ACCMODE) != ModeOf(offered.rights)) {
+    if (narrowed && !HasRights(handle->get(), offered.rights)) {
       return absl::InternalError(absl::StrCat(
           "the kernel did not narrow handle '", offered.handle, "'"));
     }

@@ -19,6 +19,8 @@
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/tracing_manifest.h"
+#include "daemon/loader/tracing_object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -138,9 +140,15 @@ absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
 }
 
 // Whether one map of the object is the one that the manifest names.
-absl::Status CheckMap(const bpf_map* map, const Manifest& manifest, int index) {
+absl::Status CheckMap(bpf_map* map, const Manifest& manifest, int index) {
   const v1::Manifest::Map& declared = manifest.message().map(index);
   const TextFile& text = manifest.text();
+  if (IsTracing(manifest.message())) {
+    if (auto status = CheckMapOfEachGrant(map, manifest, index); !status.ok()) {
+      return status;
+    }
+    map = bpf_map__inner_map(map);
+  }
   if (MapType(declared.kind()) != bpf_map__type(map)) {
     return manifest.RefuseAt(
         text.Where("map", index, "kind"), v1::REASON_OBJECT_MISMATCH,
@@ -162,6 +170,7 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
   std::map<std::string, int> undecided;
   for (int i = 0; i < message.map_size(); ++i) {
     if (message.map(i).name() == kGateMap ||
+        message.map(i).name() == kEnrolledMap ||
         IsEntryMap(message.map(i).name())) {
       return manifest.RefuseAt(
           manifest.text().Where("map", i, "name"), v1::REASON_OBJECT_MISMATCH,
@@ -170,12 +179,15 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
     }
     undecided[message.map(i).name()] = i;
   }
-  const bpf_map* map;
+  bpf_map* map;
   bpf_object__for_each_map(map, object) {
     // Sections of globals: .rodata, .data, .bss, .kconfig.
     if (bpf_map__is_internal(map)) continue;
     const std::string name = bpf_map__name(map);
-    if (name == kGateMap || (IsLoop(message) && IsEntryMap(name))) continue;
+    if (name == kGateMap || (IsLoop(message) && IsEntryMap(name)) ||
+        (IsTracing(message) && name == kEnrolledMap)) {
+      continue;
+    }
     const auto found = undecided.find(name);
     if (found == undecided.end()) {
       return manifest.RefuseAt(
@@ -333,7 +345,12 @@ absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
     return manifest.RefuseAt(place, v1::REASON_OBJECT_MISMATCH,
                              "the object has no BTF");
   }
-  if (auto status = CheckProgram(object, manifest); !status.ok()) return status;
+  if (auto status = IsTracing(manifest.message())
+                        ? CheckHookedPrograms(object, manifest)
+                        : CheckProgram(object, manifest);
+      !status.ok()) {
+    return status;
+  }
   if (auto status = CheckGate(GateOf(object), manifest); !status.ok()) {
     return status;
   }
@@ -355,6 +372,12 @@ bpf_map* GateOf(const bpf_object* object) { return MapOf(object, kGateMap); }
 
 bpf_map* MapOf(const bpf_object* object, const std::string& name) {
   return bpf_object__find_map_by_name(object, name.c_str());
+}
+
+bpf_map* GrantMapOf(const bpf_object* object, const std::string& name) {
+  bpf_map* map = MapOf(object, name);
+  bpf_map* each = map == nullptr ? nullptr : bpf_map__inner_map(map);
+  return each != nullptr ? each : map;
 }
 
 void ForgetGate(bpf_object* object) {
@@ -412,7 +435,7 @@ std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest) {
   std::vector<v1::Handle> handles;
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
-    const bpf_map* map = MapOf(object, offered.name);
+    const bpf_map* map = GrantMapOf(object, offered.name);
     if (map == nullptr) continue;
     handles.push_back(
         DescribeHandle(map, offered.handle, offered.kind, offered.rights));
@@ -439,8 +462,12 @@ uint64_t EstimateMapBytes(const bpf_object* object) {
   const bpf_map* map;
   bpf_object__for_each_map(map, object) {
     // These are one for all instances.
-    const std::string_view name = bpf_map__name(map);
-    if (name != kGateMap && name != kLoopTraceMap) bytes += MapBytes(map);
+    const std::string name = bpf_map__name(map);
+    if (name == kGateMap || name == kLoopTraceMap || name == kEnrolledMap) {
+      continue;
+    }
+    bytes +=
+        MapBytes(bpf_map__is_internal(map) ? map : GrantMapOf(object, name));
   }
   return bytes;
 }
@@ -459,6 +486,8 @@ uint32_t KernelType(v1::Manifest::Type type) {
       return BPF_PROG_TYPE_SK_REUSEPORT;
     case v1::Manifest::IO_URING_LOOP:
       return BPF_PROG_TYPE_STRUCT_OPS;
+    case v1::Manifest::TRACING:
+      return BPF_PROG_TYPE_TRACING;
     default:
       return BPF_PROG_TYPE_UNSPEC;
   }

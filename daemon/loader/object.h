@@ -75,6 +75,9 @@ bpf_program* ProgramOf(const bpf_object* object);
 bpf_map* GateOf(const bpf_object* object);
 // A map of it by name.
 bpf_map* MapOf(const bpf_object* object, const std::string& name);
+// What one grant has of it: that map, or, of an array of maps that is not
+// loaded yet, a map as those in it are.
+bpf_map* GrantMapOf(const bpf_object* object, const std::string& name);
 
 // Sets the variables of the gate before a load.
 // REASON_GATE_MISSING: it has none.

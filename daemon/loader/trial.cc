@@ -14,6 +14,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -41,6 +42,16 @@ absl::StatusOr<bool> UsesMap(int program, unsigned int map) {
         absl::StrCat("asking about a program: ", std::strerror(errno)));
   }
   return std::find(ids.begin(), ids.end(), map) != ids.end();
+}
+
+// Whether each program of the object looks at the map.
+absl::StatusOr<bool> AllUseMap(const bpf_object* object, unsigned int map) {
+  bpf_program* program;
+  bpf_object__for_each_program(program, object) {
+    const auto uses = UsesMap(bpf_program__fd(program), map);
+    if (!uses.ok() || !*uses) return uses;
+  }
+  return true;
 }
 
 // By trying: its gate is closed, so it answers at once.
@@ -122,14 +133,16 @@ absl::Status SetTrialGate(bpf_object* object, v1::Manifest::OnRevoke answer) {
 absl::Status LoadWithTwin(bpf_object* object, int twin,
                           std::vector<char>& buffer) {
   const LibbpfLog log;
-  bpf_program* program = ProgramOf(object);
   if (bpf_map__reuse_fd(GateOf(object), twin) < 0) {
     if (MayPass(errno))
       return RefuseWhatMayPass("putting the twin in place", errno);
     return absl::InternalError(
         absl::StrCat("putting the twin in place: ", std::strerror(errno)));
   }
-  bpf_program__set_log_buf(program, buffer.data(), buffer.size());
+  bpf_program* program;
+  bpf_object__for_each_program(program, object) {
+    bpf_program__set_log_buf(program, buffer.data(), buffer.size());
+  }
   if (bpf_object__load(object) < 0) {
     const int error = errno;
     return LoadError(error, buffer.data(), log.LastLine());
@@ -196,15 +209,15 @@ TrialResult Trial::Run(std::string_view bytes,
     result.verifier_log = EndOf(log.data());
     return result;
   }
-  const int program = bpf_program__fd(ProgramOf(object->get()));
-  const auto gated = UsesMap(program, id_);
+  const auto gated = AllUseMap(object->get(), id_);
   if (!gated.ok()) {
     result.status = gated.status();
   } else if (!*gated) {
     result.status =
         Refuse(v1::REASON_GATE_MISSING, "the program never looks at the gate");
-  } else {
-    result.runnable = IsRunnable(program);
+  } else if (!IsTracing(manifest)) {
+    // Nobody gets the fd of a tracing program.
+    result.runnable = IsRunnable(bpf_program__fd(ProgramOf(object->get())));
   }
   return result;
 }

@@ -123,6 +123,8 @@ constexpr Row kTable[] = {
      "Make the ring with the sq_entries and cq_entries that Describe says."},
     {v1::REASON_RING_BLOCKED, Code::kDeadlineExceeded,
      "Make no other use of the ring until the answer is there."},
+    {v1::REASON_PROCESS_ENROLLED, Code::kAlreadyExists,
+     "Use the grant that the process holds, or release that one first."},
 
     // The end of a grant.
     {v1::REASON_RELEASED, Code::kCancelled, "Acquire again if needed."},

@@ -28,6 +28,7 @@ const Commands& AllCommands() {
     AddRawCommands(*all);
     AddProcessCommands(*all);
     AddRingCommands(*all);
+    AddRequestCommands(*all);
     return all;
   }();
   return *commands;
