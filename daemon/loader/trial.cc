@@ -15,6 +15,7 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/tracing_manifest.h"
+#include "daemon/loader/tracing_object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -52,6 +53,22 @@ absl::StatusOr<bool> AllUseMap(const bpf_object* object, unsigned int map) {
     if (!uses.ok() || !*uses) return uses;
   }
   return true;
+}
+
+// Of a tracing program, loaded: whether each function looks who is enrolled.
+absl::Status CheckAsksWhom(const bpf_object* object) {
+  bpf_map_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(bpf_map__fd(MapOf(object, kEnrolledMap)), &info,
+                             &size) < 0) {
+    return absl::InternalError(
+        absl::StrCat("asking about a map: ", std::strerror(errno)));
+  }
+  const auto asks = AllUseMap(object, info.id);
+  if (!asks.ok()) return asks.status();
+  if (*asks) return absl::OkStatus();
+  return Refuse(v1::REASON_GATE_MISSING,
+                "a function never looks which process it runs for");
 }
 
 // By trying: its gate is closed, so it answers at once.
@@ -215,8 +232,10 @@ TrialResult Trial::Run(std::string_view bytes,
   } else if (!*gated) {
     result.status =
         Refuse(v1::REASON_GATE_MISSING, "the program never looks at the gate");
-  } else if (!IsTracing(manifest)) {
-    // Nobody gets the fd of a tracing program.
+  } else if (IsTracing(manifest)) {
+    // Nobody gets its fd.
+    result.status = CheckAsksWhom(object->get());
+  } else {
     result.runnable = IsRunnable(bpf_program__fd(ProgramOf(object->get())));
   }
   return result;
