@@ -41,6 +41,7 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(loop_task_check),
     BPFGRANT_MITIGATION(loop_step_budget),
     BPFGRANT_MITIGATION(loop_link_turns),
+    BPFGRANT_MITIGATION(exec_dismisses),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

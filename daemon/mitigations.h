@@ -55,6 +55,8 @@ struct Mitigations {
   bool loop_step_budget = true;
   // Links are made and removed one at a time, and who holds that up is killed.
   bool loop_link_turns = true;
+  // A tracing program no longer serves a process that executes another program.
+  bool exec_dismisses = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

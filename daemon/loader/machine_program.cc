@@ -61,7 +61,8 @@ int ForEachAtOnce(size_t count, const std::function<int(size_t)>& change) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
-    const Program& program, const DaemonMaps& maps) {
+    const Program& program, const DaemonMaps& maps,
+    const Mitigations& mitigations) {
   const v1::Manifest& manifest = program.manifest->message();
   auto object = OpenObject(program.loadable(), manifest.name());
   if (!object.ok()) return object.status();
@@ -71,6 +72,9 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
   // The kernel's types of them are known until the load only.
   machine->FindGrantMaps(manifest);
   const std::string what = absl::StrCat("loading '", program.name(), "'");
+  bpf_program__set_autoload(
+      bpf_object__find_program_by_name(loaded, kExecutedProgram),
+      mitigations.exec_dismisses);
   const LibbpfLog log;
   if (bpf_map__reuse_fd(GateOf(loaded), maps.gate) < 0 ||
       bpf_object__load(loaded) < 0) {
@@ -159,6 +163,7 @@ void MachineProgram::RemoveMaps(uint32_t slot) {
 absl::Status MachineProgram::Attach() {
   bpf_program* program;
   bpf_object__for_each_program(program, object_.get()) {
+    if (!bpf_program__autoload(program)) continue;
     bpf_link* link = bpf_program__attach(program);
     if (link == nullptr) {
       const int error = errno;

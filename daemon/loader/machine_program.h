@@ -27,7 +27,8 @@ class MachineProgram {
   // Loads `program`, which must be available and a tracing one.
   // REASON_LOAD_FAILED, REASON_BUSY: the kernel refused.
   static absl::StatusOr<std::unique_ptr<MachineProgram>> Load(
-      const Program& program, const DaemonMaps& maps);
+      const Program& program, const DaemonMaps& maps,
+      const Mitigations& mitigations);
   // Takes the program off its tracepoints and out of the kernel. Maps that
   // clients hold remain, and nobody writes them any more.
   ~MachineProgram();
@@ -44,7 +45,8 @@ class MachineProgram {
   void RemoveMaps(uint32_t slot);
 
   // Serves the process of `pidfd` with the maps of `slot` while that slot of
-  // the gate map holds `nonce`, until Dismiss, or the end of the process.
+  // the gate map holds `nonce`, until Dismiss, or until the process ends or
+  // executes another program.
   // REASON_PROCESS_ENROLLED: it is served already. REASON_LOAD_FAILED,
   // REASON_BUSY: the kernel refused.
   absl::Status Enroll(int pidfd, uint32_t slot, uint64_t nonce);

@@ -12,7 +12,7 @@ absl::StatusOr<std::shared_ptr<MachineProgram>> MachinePrograms::FindOrLoad(
   if (const auto known = programs_.find(identity); known != programs_.end()) {
     return known->second.lock();
   }
-  auto loaded = MachineProgram::Load(program, maps);
+  auto loaded = MachineProgram::Load(program, maps, mitigations_);
   if (!loaded.ok()) return loaded.status();
   std::shared_ptr<MachineProgram> shared = *std::move(loaded);
   programs_[identity] = shared;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "bpf-programs/include/bpfgrant/enrolled.h"
@@ -47,18 +48,28 @@ absl::Status CheckHookedProgram(const bpf_program* program,
   return absl::OkStatus();
 }
 
-absl::Status CheckEnrolledMap(const bpf_object* object,
-                              const Manifest& manifest) {
+// What enrolled.bpf.h declares.
+absl::Status CheckEnrolled(const bpf_object* object, const Manifest& manifest) {
+  const auto refuse = [&](const char* what) {
+    return manifest.RefuseAt(
+        manifest.At("object"), v1::REASON_OBJECT_MISMATCH,
+        absl::StrCat("the object has no '", what,
+                     "', or another than bpfgrant/enrolled.bpf.h declares"));
+  };
   const bpf_map* map = MapOf(object, kEnrolledMap);
-  if (map != nullptr && bpf_map__type(map) == BPF_MAP_TYPE_TASK_STORAGE &&
-      bpf_map__value_size(map) == sizeof(bpfgrant_enrolled) &&
-      bpf_map__pin_path(map) == nullptr) {
-    return absl::OkStatus();
+  if (map == nullptr || bpf_map__type(map) != BPF_MAP_TYPE_TASK_STORAGE ||
+      bpf_map__value_size(map) != sizeof(bpfgrant_enrolled) ||
+      bpf_map__pin_path(map) != nullptr) {
+    return refuse(kEnrolledMap);
   }
-  return manifest.RefuseAt(
-      manifest.At("object"), v1::REASON_OBJECT_MISMATCH,
-      absl::StrCat("the object has no map '", kEnrolledMap,
-                   "', or another than bpfgrant/enrolled.bpf.h declares"));
+  const bpf_program* executed =
+      bpf_object__find_program_by_name(object, kExecutedProgram);
+  if (executed == nullptr || !bpf_program__autoload(executed) ||
+      std::string_view(bpf_program__section_name(executed)) !=
+          "tp_btf/sched_process_exec") {
+    return refuse(kExecutedProgram);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -69,6 +80,9 @@ absl::Status CheckHookedPrograms(const bpf_object* object,
   const bpf_program* program = nullptr;
   while ((program = bpf_object__next_program(
               object, const_cast<bpf_program*>(program))) != nullptr) {
+    if (std::string_view(bpf_program__name(program)) == kExecutedProgram) {
+      continue;
+    }
     if (auto status = CheckHookedProgram(program, manifest); !status.ok()) {
       return status;
     }
@@ -80,7 +94,7 @@ absl::Status CheckHookedPrograms(const bpf_object* object,
         absl::StrCat("the manifest hooks ", manifest.message().hook_size(),
                      " functions, the object has ", count, " of them"));
   }
-  return CheckEnrolledMap(object, manifest);
+  return CheckEnrolled(object, manifest);
 }
 
 absl::Status CheckMapOfEachGrant(bpf_map* map, const Manifest& manifest,

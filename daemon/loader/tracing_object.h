@@ -14,9 +14,12 @@ namespace bpfgrant::daemon {
 
 // Which processes hold grants (enrolled.bpf.h).
 inline constexpr char kEnrolledMap[] = "bpfgrant_enrolled_tasks";
+// What takes out a process that executes another program; no hook of the
+// manifest's.
+inline constexpr char kExecutedProgram[] = "bpfgrant_executed";
 
 // The object has exactly the functions that the manifest hooks, each for its
-// tracepoint, and the table of enrolled processes. REASON_OBJECT_MISMATCH, with
+// tracepoint, and what enrolled.bpf.h declares. REASON_OBJECT_MISMATCH, with
 // the place.
 absl::Status CheckHookedPrograms(const bpf_object* object,
                                  const Manifest& manifest);

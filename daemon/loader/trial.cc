@@ -45,10 +45,14 @@ absl::StatusOr<bool> UsesMap(int program, unsigned int map) {
   return std::find(ids.begin(), ids.end(), map) != ids.end();
 }
 
-// Whether each program of the object looks at the map.
+// Whether each program of the object looks at the map, but for the one that
+// tracing programs have of the daemon's.
 absl::StatusOr<bool> AllUseMap(const bpf_object* object, unsigned int map) {
   bpf_program* program;
   bpf_object__for_each_program(program, object) {
+    if (std::string_view(bpf_program__name(program)) == kExecutedProgram) {
+      continue;
+    }
     const auto uses = UsesMap(bpf_program__fd(program), map);
     if (!uses.ok() || !*uses) return uses;
   }

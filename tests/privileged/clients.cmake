@@ -39,6 +39,10 @@ foreach(topic IN ITEMS rights revoke gate_reuse lifetime startup daemon delivery
     LIBRARIES bpfgrant_client_harness)
 endforeach()
 
+target_compile_definitions(privileged_enroll PRIVATE
+  LATENCIES_PATH="$<TARGET_FILE:bpfgrant_latencies>")
+add_dependencies(privileged_enroll bpfgrant_latencies)
+
 bpfgrant_add_test(privileged_grpc LABEL privileged
   SOURCES grpc_test.cc
   LIBRARIES bpfgrant_client_harness bpfgrant_client_grpc)

@@ -10,12 +10,14 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/harness/process_tree.h"
+#include "tests/harness/unprivileged.h"
 #include "tests/privileged/client_fixture.h"
 
 namespace bpfgrant::test {
 namespace {
 
-constexpr int kNop = 0;  // IORING_OP_NOP
+constexpr int kNop = 0;    // IORING_OP_NOP
+constexpr int kLinks = 3;  // submission, completion, execve(2)
 
 class EnrollTest : public ClientTest {
  protected:
@@ -30,6 +32,15 @@ class EnrollTest : public ClientTest {
     Acquired acquired = client.Acquire("io_latency any");
     EXPECT_EQ(acquired.delivery, "process");
     return acquired;
+  }
+  // The same after 5 of them, execve(2) with session and maps kept open, and
+  // 100 more.
+  uint64_t SeenAfterExec(Nobody& client) {
+    Acquire(client);
+    client.Do("nops 5");
+    const std::string map = client.Word("exec-keeping 0");
+    client.Do("nops 100");
+    return client.Number(absl::StrCat("latencies-at ", map, " ", kNop), 1);
   }
   // The attachments that the loader keeps.
   int Links() {
@@ -74,6 +85,19 @@ TEST_F(EnrollTest, AForkedChildIsAnotherProcess) {
   EXPECT_EQ(Seen(client), 5u);
   client.Do("nops 1");
   EXPECT_EQ(Seen(client), 6u);
+}
+
+// What it has become may be allowed more than it was.
+TEST_F(EnrollTest, AnExecutedProgramIsNobody) {
+  ASSERT_NO_FATAL_FAILURE(StartWith());
+  Nobody client;
+  EXPECT_EQ(SeenAfterExec(client), 5u);
+}
+
+TEST_F(EnrollTest, AnExecutedProgramIsSeenWithoutTheCheck) {
+  ASSERT_NO_FATAL_FAILURE(StartWith({"exec_dismisses"}));
+  Nobody client;
+  EXPECT_EQ(SeenAfterExec(client), 105u);
 }
 
 TEST_F(EnrollTest, ARevokedGrantSeesNothingMore) {
@@ -154,15 +178,27 @@ TEST_F(EnrollTest, TheProgramIsOnItsTracepointsOnlyWhileItServes) {
   EXPECT_EQ(Links(), 0);
   Nobody client, other;
   Acquire(client);
-  EXPECT_EQ(Links(), 2);
+  EXPECT_EQ(Links(), kLinks);
   Acquire(other);
-  EXPECT_EQ(Links(), 2);
+  EXPECT_EQ(Links(), kLinks);
   client.Do("release 0");
   other.Do("nops 5");
   EXPECT_EQ(Seen(other), 5u);
-  EXPECT_EQ(Links(), 2);
+  EXPECT_EQ(Links(), kLinks);
   other.Do("release 0");
   EXPECT_TRUE(WaitUntil([&] { return Links() == 0; }, kPatience));
+}
+
+TEST_F(EnrollTest, TheExampleTimesItsReads) {
+  ASSERT_NO_FATAL_FAILURE(StartWith());
+  const Outcome outcome = RunUnprivileged(
+      LATENCIES_PATH,
+      {"--socket", daemon().broker_socket(), "--blocks", "200"});
+  EXPECT_TRUE(outcome.ok()) << outcome.Describe();
+  // IORING_OP_READ
+  EXPECT_NE(outcome.output.find("opcode 22: 200 requests, 200 timed, p50 "),
+            std::string::npos)
+      << outcome.Describe();
 }
 
 TEST_F(EnrollTest, EndsWithTheDaemon) {

@@ -15,7 +15,7 @@
 //     for the client's connection, so there is no number that another process
 //     could come to have: it is not inherited by fork(2), it is all the
 //     process's threads', the kernel's own for it included (SQPOLL, workers),
-//     and it goes with the task.
+//     and it goes with the task, or with execve(2).
 //   - It says which gate is the grant's. Closed, the process is nobody again,
 //     whether or not its storage has been cleared by then.
 //
@@ -63,6 +63,15 @@ static __always_inline const struct bpfgrant_enrolled* bpfgrant_enrolled(void) {
   if (!grant || !bpfgrant_gate_open_at(grant->gate_slot, grant->gate_nonce))
     return (void*)0;
   return grant;
+}
+
+// A process that executes another program is nobody from then on: that program
+// may be allowed more than the one that asked. The loader attaches this one
+// with the others.
+SEC("tp_btf/sched_process_exec")
+int bpfgrant_executed(void* context) {
+  bpf_task_storage_delete(&bpfgrant_enrolled_tasks, bpf_get_current_task_btf());
+  return 0;
 }
 
 #endif  // BPFGRANT_ENROLLED_BPF_H_
