@@ -69,7 +69,7 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
   std::unique_ptr<MachineProgram> machine(
       new MachineProgram(*std::move(object)));
   bpf_object* loaded = machine->object_.get();
-  // The kernel's types of them are known until the load only.
+  // libbpf knows until the load only what they are like.
   machine->FindGrantMaps(manifest);
   const std::string what = absl::StrCat("loading '", program.name(), "'");
   bpf_program__set_autoload(

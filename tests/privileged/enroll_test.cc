@@ -75,6 +75,16 @@ TEST_F(EnrollTest, EachProcessSeesItsOwnRequestsAndNoOthers) {
   EXPECT_EQ(Seen(other), 2007u);
 }
 
+TEST_F(EnrollTest, IsExplained) {
+  ASSERT_NO_FATAL_FAILURE(StartWith());
+  v1::ExplainRequest request;
+  request.set_program("io_latency");
+  const auto reply = administrator().Explain(request);
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->delivery().find("PROCESS: attached once"), 0u)
+      << reply->delivery();
+}
+
 TEST_F(EnrollTest, AForkedChildIsAnotherProcess) {
   ASSERT_NO_FATAL_FAILURE(StartWith());
   Nobody client;
