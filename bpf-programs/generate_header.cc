@@ -38,6 +38,8 @@ absl::Status Generate(const std::filesystem::path& manifest_path,
       Manifest::Parse(manifest_path, manifest_path.stem().string(), *text);
   if (!manifest.ok()) return manifest.status();
   const v1::Manifest& message = (*manifest)->message();
+  // All have the same interface.
+  if (!message.variant().empty()) (*manifest)->Choose(0);
   absl::StatusOr<std::string> bytes =
       Read(manifest_path.parent_path() / message.object());
   if (!bytes.ok()) return bytes.status();

@@ -42,6 +42,7 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(loop_task_check),
     BPFGRANT_MITIGATION(loop_step_budget),
     BPFGRANT_MITIGATION(loop_link_turns),
+    BPFGRANT_MITIGATION(exec_dismisses),
     BPFGRANT_MITIGATION(rotate_waits),
     BPFGRANT_MITIGATION(rotate_counts_steps),
     BPFGRANT_MITIGATION(runtime_directory_lock),

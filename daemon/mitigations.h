@@ -57,6 +57,8 @@ struct Mitigations {
   bool loop_step_budget = true;
   // Links are made and removed one at a time, and who holds that up is killed.
   bool loop_link_turns = true;
+  // A tracing program no longer serves a process that executes another program.
+  bool exec_dismisses = true;
   // Rotate answers when no run can have the old maps any more.
   bool rotate_waits = true;
   // For a loop's step, which can sleep, it does not trust a grace period.

@@ -37,7 +37,8 @@ class Grant {
   // socket that came with the request, and locked that. RING: it attached the
   // loop to the ring that the request named, and restricted that; among the
   // handles is the array `status`, one struct bpfgrant_loop_status
-  // (bpfgrant/loop_status.h) to be mapped.
+  // (bpfgrant/loop_status.h) to be mapped. PROCESS: the program serves this
+  // process, all its threads, until the grant ends.
   v1::Delivery delivery() const { return delivery_; }
   const std::string& interface_hash() const { return interface_hash_; }
 
@@ -45,7 +46,7 @@ class Grant {
   // grant.
   absl::StatusOr<const Handle*> Find(const std::string& name) const;
   const std::vector<Handle>& handles() const { return handles_; }
-  // The program's fd; -1 with DELIVERY_ATTACH and DELIVERY_RING.
+  // The program's fd; -1 with any other delivery than PROGRAM.
   int program_fd() const;
 
   // Whether it was taken back, or its session is over. Known once the

@@ -157,7 +157,12 @@ void PrintDescription(const v1::DescribeReply& reply) {
   }
   sheet.Add("once revoked", detail.has_loop()
                                 ? std::string("stops at its next step")
+                            : detail.tracepoint_size() > 0
+                                ? "sees nothing of the process any more"
                                 : detail.on_revoke());
+  if (detail.tracepoint_size() > 0) {
+    sheet.Add("tracepoints", absl::StrJoin(detail.tracepoint(), " "));
+  }
   if (detail.has_loop()) AddLoop(detail.loop(), sheet);
   sheet.Add("irrevocable", reply.irrevocable());
   sheet.Add("map memory",

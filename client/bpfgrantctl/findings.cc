@@ -90,6 +90,10 @@ std::string DeliveryInForce(const v1::DescribeReply& program,
   if (program.detail().has_loop()) {
     return "RING: attached to the client's own ring, restricted before";
   }
+  if (Allows(program, v1::DELIVERY_PROCESS)) {
+    return "PROCESS: attached once for the machine, serves the client's "
+           "process";
+  }
   const bool dangerous = !program.detail().fd_danger().empty();
   if (!Allows(program, v1::DELIVERY_PROGRAM)) {
     return "ATTACH: the manifest lists nothing else";

@@ -24,6 +24,8 @@ std::string DeliveryName(v1::Delivery delivery) {
       return "ATTACH";
     case v1::DELIVERY_RING:
       return "RING";
+    case v1::DELIVERY_PROCESS:
+      return "PROCESS";
     default:
       return "";
   }

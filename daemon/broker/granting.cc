@@ -212,6 +212,9 @@ void Granting::HandOver(Grant& grant, Target target, Answer answer) {
     case v1::DELIVERY_RING:
       AttachRing(grant, target, std::move(answer));
       return;
+    case v1::DELIVERY_PROCESS:
+      Enroll(grant, std::move(answer));
+      return;
     default:
       answer(Deliver(grant));
   }
@@ -229,18 +232,6 @@ void Granting::AttachSocket(Grant& grant, Target target, Answer answer) {
 }
 
 void Granting::AttachRing(Grant& grant, const Target& target, Answer answer) {
-  const uint64_t id = grant.info.grant();
-  const Session* session = parts_.find_session(grant.info.session());
-  std::vector<UniqueFd> fds;
-  // The process that connected, whatever has its pid by now.
-  if (session != nullptr) {
-    fds.emplace_back(fcntl(session->peer.pidfd.get(), F_DUPFD_CLOEXEC, 0));
-  }
-  if (fds.empty() || !fds.front().valid()) {
-    Remove(id, v1::REASON_BUSY);
-    answer(Refuse(v1::REASON_BUSY, "the client's process cannot be named"));
-    return;
-  }
   daemon::LoaderRequest request;
   daemon::AttachLoopRequest& attach = *request.mutable_attach_loop();
   attach.set_gate_slot(grant.instance.gate.slot);
@@ -248,6 +239,31 @@ void Granting::AttachRing(Grant& grant, const Target& target, Answer answer) {
   attach.set_ring(*target.ring);
   attach.set_owner(grant.info.uid());
   attach.set_until_ns(AttachUntil());
+  AttachToProcess(grant, std::move(request), std::move(answer));
+}
+
+void Granting::Enroll(Grant& grant, Answer answer) {
+  daemon::LoaderRequest request;
+  daemon::EnrollRequest& enroll = *request.mutable_enroll();
+  enroll.set_gate_slot(grant.instance.gate.slot);
+  enroll.set_gate_nonce(grant.instance.gate.nonce);
+  enroll.set_until_ns(AttachUntil());
+  AttachToProcess(grant, std::move(request), std::move(answer));
+}
+
+void Granting::AttachToProcess(Grant& grant, daemon::LoaderRequest request,
+                               Answer answer) {
+  const Session* session = parts_.find_session(grant.info.session());
+  std::vector<UniqueFd> fds;
+  // The process that connected, whatever has its pid by now.
+  if (session != nullptr) {
+    fds.emplace_back(fcntl(session->peer.pidfd.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  if (fds.empty() || !fds.front().valid()) {
+    Remove(grant.info.grant(), v1::REASON_BUSY);
+    answer(Refuse(v1::REASON_BUSY, "the client's process cannot be named"));
+    return;
+  }
   Attach(grant, std::move(request), std::move(fds), std::move(answer));
 }
 
@@ -332,7 +348,7 @@ Grant Granting::Remove(uint64_t id, v1::Reason why) {
   Grant grant =
       counts ? parts_.ledger.Retire(id, why) : parts_.ledger.Remove(id);
   if (grant.loaded) {
-    Instance ended{{}, grant.instance.gate, {}, grant.instance.loop, {}};
+    Instance ended{{}, grant.instance.gate, {}, grant.instance.kept, {}};
     parts_.pool.Discard(std::move(ended), counts ? id : 0,
                         parts_.mitigations.gate_closes);
   }

@@ -85,8 +85,8 @@ class Granting {
   // All that a session holds or waits for. The session is not told.
   void EndSession(Session& session, v1::Reason reason);
 
-  // PROGRAM or ATTACH for somebody with that verdict who wants `wanted`; a
-  // refusal if neither will do.
+  // What somebody with that verdict who wants `wanted` gets; never ANY. A
+  // refusal if none will do.
   absl::StatusOr<v1::Delivery> ChooseDelivery(const Program& program,
                                               const v1::Verdict& verdict,
                                               v1::Delivery wanted) const;
@@ -151,7 +151,11 @@ class Granting {
   void HandOver(Grant& grant, Target target, Answer answer);
   void AttachSocket(Grant& grant, Target target, Answer answer);
   void AttachRing(Grant& grant, const Target& target, Answer answer);
-  // Sends either to the loader, and delivers once it has answered.
+  void Enroll(Grant& grant, Answer answer);
+  // Sends the session's process along.
+  void AttachToProcess(Grant& grant, daemon::LoaderRequest request,
+                       Answer answer);
+  // Sends any of them to the loader, and delivers once it has answered.
   void Attach(const Grant& grant, daemon::LoaderRequest request,
               std::vector<UniqueFd> fds, Answer answer);
   Delivered Deliver(Grant& grant);

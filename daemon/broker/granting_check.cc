@@ -84,6 +84,11 @@ absl::Status Granting::CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
     return Refuse(v1::REASON_UNEXPECTED_FDS,
                   "a ring is named by its number; no fd comes with it");
   }
+  if (delivery == v1::DELIVERY_PROCESS && fd_count != 0) {
+    return Refuse(v1::REASON_UNEXPECTED_FDS,
+                  "the program serves the process that connected; no fd comes "
+                  "with the request");
+  }
   if (delivery == v1::DELIVERY_ATTACH && fd_count != 1) {
     return Refuse(v1::REASON_SOCKET_NEEDED,
                   "an attachment needs the socket beside the request");
@@ -106,12 +111,21 @@ absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
       (wanted == v1::DELIVERY_RING || wanted == v1::DELIVERY_ANY)) {
     return v1::DELIVERY_RING;
   }
+  if (program.Allows(v1::DELIVERY_PROCESS) &&
+      (wanted == v1::DELIVERY_PROCESS || wanted == v1::DELIVERY_ANY)) {
+    return v1::DELIVERY_PROCESS;
+  }
   if (wanted == v1::DELIVERY_RING) {
     return Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
                   absl::StrCat("'", program.name(), "' is not a loop"));
   }
   const bool by_program = program.Allows(v1::DELIVERY_PROGRAM);
   const bool by_attachment = program.Allows(v1::DELIVERY_ATTACH);
+  if (wanted == v1::DELIVERY_PROCESS) {
+    return Refuse(v1::REASON_DELIVERY_NOT_ALLOWED,
+                  absl::StrCat("'", program.name(),
+                               "' is not a program that serves processes"));
+  }
   if (wanted != v1::DELIVERY_ATTACH && by_program && harmless) {
     return v1::DELIVERY_PROGRAM;
   }

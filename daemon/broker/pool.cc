@@ -35,7 +35,13 @@ std::vector<UniqueFd> Copy(const std::vector<UniqueFd>& fds) {
 // For the test that shows why an instance must not be handed out twice.
 Instance Copy(const Instance& instance) {
   return {
-      instance.digest, instance.gate, Copy(instance.fds), instance.loop, {}};
+      instance.digest, instance.gate, Copy(instance.fds), instance.kept, {}};
+}
+
+KeptByLoader KeptOf(const Program& program) {
+  if (program.is_loop()) return KeptByLoader::kLoop;
+  if (program.is_tracing()) return KeptByLoader::kMaps;
+  return KeptByLoader::kNothing;
 }
 
 // Those of a reply, into `instance`: as many as it has to have, and then, or
@@ -84,10 +90,10 @@ void Pool::SetCatalog(std::shared_ptr<const Snapshot> snapshot) {
     shelf.digest = program.description().digest();
     shelf.target = program.entry.pool_target();
     shelf.instance_bytes = program.description().instance_bytes();
-    shelf.loop = program.is_loop();
+    shelf.kept = KeptOf(program);
     shelf.session_maps = static_cast<size_t>(program.entry.session_map_size());
-    shelf.instance_fds =
-        (shelf.loop ? 0 : 1) + program.description().handle_size();
+    shelf.instance_fds = (shelf.kept == KeptByLoader::kNothing ? 1 : 0) +
+                         program.description().handle_size();
     shelves_.emplace(name, std::move(shelf));
   }
   for (auto& [name, shelf] : old) {
@@ -170,10 +176,19 @@ void Pool::Discard(Instance instance, uint64_t charge, bool close_gate) {
   if (!instance.session_maps.empty()) {
     remains_.Add(instance.gate, /*session_maps=*/true, /*charge=*/0);
   }
-  if (!instance.loop) return;
   daemon::LoaderRequest request;
-  request.mutable_detach_loop()->set_gate_slot(instance.gate.slot);
-  request.mutable_detach_loop()->set_gate_nonce(instance.gate.nonce);
+  switch (instance.kept) {
+    case KeptByLoader::kNothing:
+      return;
+    case KeptByLoader::kLoop:
+      request.mutable_detach_loop()->set_gate_slot(instance.gate.slot);
+      request.mutable_detach_loop()->set_gate_nonce(instance.gate.nonce);
+      break;
+    case KeptByLoader::kMaps:
+      if (!close_gate) return;
+      request.mutable_dismiss()->set_gate_slot(instance.gate.slot);
+      request.mutable_dismiss()->set_gate_nonce(instance.gate.nonce);
+  }
   // Whatever comes of it, the gate is closed.
   loader_.Send(std::move(request), {}, kLoadDeadline,
                [](const absl::StatusOr<LoaderClient::Reply>&) {});
@@ -280,12 +295,12 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   loader_.Send(
       std::move(request), std::move(session_maps), kLoadDeadline,
       [this, name, number = shelf.number, ticket, bytes = shelf.instance_bytes,
-       fds = shelf.instance_fds, loop = shelf.loop,
+       fds = shelf.instance_fds, kept = shelf.kept,
        gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
         --loading_;
         bytes_ -= bytes;
         fds_ -= fds;
-        OnLoaded(name, number, ticket, Instance{{}, gate, {}, loop, {}},
+        OnLoaded(name, number, ticket, Instance{{}, gate, {}, kept, {}},
                  std::move(reply));
         LoadSome();
       });
@@ -311,7 +326,9 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   }
   Shelf& shelf = found->second;
   instance.digest = shelf.digest;
-  if (shelf.loop) instance.fds.emplace(instance.fds.begin());
+  if (shelf.kept != KeptByLoader::kNothing) {
+    instance.fds.emplace(instance.fds.begin());
+  }
   if (shelf.waiting.empty() && ticket == 0) {
     shelf.ready.push_back(std::move(instance));
     bytes_ += shelf.instance_bytes;

@@ -28,14 +28,22 @@ namespace bpfgrant::broker {
 
 class Remains;
 
-// One loaded copy of a program. Its fds keep the kernel's objects alive.
+// What the loader keeps of an instance until it is told of its end.
+enum class KeptByLoader {
+  kNothing,
+  kLoop,  // its structure and its link
+  kMaps,  // what a tracing program has of it, and the process
+};
+
+// One loaded copy of a program; of a tracing program, which is loaded once, the
+// maps of one grant. Its fds keep the kernel's objects alive.
 struct Instance {
   std::string digest;
   Gates::Gate gate;
-  // The program, then the handles of the catalog. Of a loop the loader has the
-  // program, and the first is empty.
+  // The program, then the handles of the catalog. If the loader keeps something
+  // of it, it has the program, and the first is empty.
   std::vector<UniqueFd> fds;
-  bool loop = false;
+  KeptByLoader kept = KeptByLoader::kNothing;
   // Of the session, if this load made them.
   std::vector<UniqueFd> session_maps;
 };
@@ -74,10 +82,10 @@ class Pool {
   // Loads nothing any more.
   void Stop() { stopped_ = true; }
 
-  // Closes the instance's gate for good, drops its fds, and has the loader take
-  // a loop off its ring. `charge` is given back once nothing is left of it; 0:
-  // nobody had it. Without `close_gate` it only pretends to do the first: for
-  // tests.
+  // Closes the instance's gate for good, drops its fds, and has the loader let
+  // go of what it keeps: a loop is taken off its ring. `charge` is given back
+  // once nothing is left of it; 0: nobody had it. Without `close_gate` it only
+  // pretends to do the first: for tests.
   void Discard(Instance instance, uint64_t charge = 0, bool close_gate = true);
 
   size_t Ready(const std::string& program) const;
@@ -102,7 +110,7 @@ class Pool {
     uint64_t instance_bytes = 0;
     size_t instance_fds = 0;
     size_t session_maps = 0;
-    bool loop = false;
+    KeptByLoader kept = KeptByLoader::kNothing;
     std::deque<Instance> ready;
     std::deque<Waiter> waiting;
     uint32_t loading = 0;

@@ -50,7 +50,7 @@ void Rotations::Rotate(const Session& session, const v1::RotateRequest& request,
   turn.deadline =
       parts_.loop.Timer(DeadlineOf(request), [this, id] { TimeIsUp(id); });
   const Instance& instance = parts_.ledger.Find(id)->instance;
-  WaitForRuns(id, instance.gate, instance.loop);
+  WaitForRuns(id, instance.gate, instance.kept == KeptByLoader::kLoop);
 }
 
 // A run that began before the store can have an old map, one that began after
@@ -102,8 +102,9 @@ absl::Status Rotations::Check(const Session& session,
   if (turns_.contains(request.grant())) {
     return Refuse(v1::REASON_BUSY, "its last turn has not come to its end");
   }
-  const bool can_tell = grant->instance.loop ? parts_.steps != nullptr
-                                             : parts_.grace_period_is_known();
+  const bool can_tell = grant->instance.kept == KeptByLoader::kLoop
+                            ? parts_.steps != nullptr
+                            : parts_.grace_period_is_known();
   if (!can_tell) {
     return Refuse(v1::REASON_NO_GRACE_PERIODS,
                   "this kernel does not tell when a program's runs have ended");

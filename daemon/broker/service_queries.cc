@@ -27,6 +27,25 @@ policy::Subject ToSubject(const v1::Subject& subject) {
           {subject.group().begin(), subject.group().end()}};
 }
 
+// A delivery that was chosen, and on what grounds.
+std::string WhatAndWhy(v1::Delivery delivery, const Program& program) {
+  switch (delivery) {
+    case v1::DELIVERY_PROGRAM:
+      return program.dangerous() ? "PROGRAM: the rule trusts the caller"
+                                 : "PROGRAM: the fd is harmless on this kernel";
+    case v1::DELIVERY_RING:
+      return "RING: attached to the client's own ring, restricted before";
+    case v1::DELIVERY_PROCESS:
+      return "PROCESS: attached once for the machine, serves the client's "
+             "process";
+    default:
+      return program.dangerous()
+                 ? absl::StrCat("ATTACH: ",
+                                program.description().detail().fd_danger())
+                 : "ATTACH: the manifest lists nothing else";
+  }
+}
+
 }  // namespace
 
 v1::ProgramSummary Service::Summarize(const Program& program,
@@ -115,19 +134,8 @@ absl::StatusOr<v1::ExplainReply> Service::Explain(
   reply.set_available(true);
   const auto delivery =
       granting.ChooseDelivery(*program, verdict, v1::DELIVERY_ANY);
-  if (!delivery.ok()) {
-    reply.set_delivery(std::string(delivery.status().message()));
-  } else if (*delivery == v1::DELIVERY_PROGRAM) {
-    reply.set_delivery(!program->dangerous()
-                           ? "PROGRAM: the fd is harmless on this kernel"
-                           : "PROGRAM: the rule trusts the caller");
-  } else {
-    reply.set_delivery(
-        program->dangerous()
-            ? absl::StrCat("ATTACH: ",
-                           program->description().detail().fd_danger())
-            : "ATTACH: the manifest lists nothing else");
-  }
+  reply.set_delivery(delivery.ok() ? WhatAndWhy(*delivery, *program)
+                                   : std::string(delivery.status().message()));
   absl::StrAppend(reply.mutable_sentence(), "; ", reply.delivery());
   return reply;
 }

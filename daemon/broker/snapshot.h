@@ -27,6 +27,7 @@ struct Program {
   // Whether the manifest lists `delivery`.
   bool Allows(v1::Delivery delivery) const;
   bool is_loop() const { return description().detail().has_loop(); }
+  bool is_tracing() const { return Allows(v1::DELIVERY_PROCESS); }
   // Whether the holder of its fd could endanger this kernel.
   bool dangerous() const { return !description().detail().fd_danger().empty(); }
 };

@@ -14,6 +14,7 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/map_memory.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -29,10 +30,12 @@ void DescribeManifest(const v1::Manifest& manifest, Program& program) {
   detail->set_entry_point(manifest.program().function());
   detail->set_type(TypeName(manifest.program().type()));
   *detail->mutable_allowed_delivery() = manifest.program().delivery();
-  detail->set_on_revoke(IsLoop(manifest) ? "STOP"
-                                         : v1::Manifest::OnRevoke_Name(
-                                               manifest.program().on_revoke()));
+  detail->set_on_revoke(
+      IsLoop(manifest) || IsTracing(manifest)
+          ? "STOP"
+          : v1::Manifest::OnRevoke_Name(manifest.program().on_revoke()));
   if (IsLoop(manifest)) *detail->mutable_loop() = DescribeLoop(manifest);
+  if (IsTracing(manifest)) DescribeHooks(manifest, *detail);
   for (std::string& name : SessionMaps(manifest)) {
     *program.entry.add_session_map() = std::move(name);
   }
@@ -89,6 +92,13 @@ std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
         bytes,
         " bytes). Requests under way complete; the ring stays restricted as "
         "the manifest says.");
+  }
+  if (IsTracing(manifest)) {
+    return absl::StrCat(
+        "From the moment of revoking the program sees nothing of the process "
+        "any more. It takes back no handle: who holds a map keeps it, what was "
+        "recorded until then and its memory (about ",
+        bytes, " bytes).");
   }
   return absl::StrCat(
       "Revoking stops the program: from then on it answers ",

@@ -15,6 +15,8 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/references.h"
+#include "daemon/loader/tracing_manifest.h"
+#include "daemon/loader/tracing_object.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
@@ -36,6 +38,17 @@ struct Missing {
   std::vector<std::string> perhaps;
 };
 
+// The functions that are programs here.
+std::vector<std::string> FunctionsOf(const v1::Manifest& manifest) {
+  if (IsLoop(manifest)) return {kLoopEntry};
+  if (!IsTracing(manifest)) return {manifest.program().function()};
+  std::vector<std::string> functions = {kExecutedProgram};
+  for (const v1::Manifest::Hook& hook : manifest.hook()) {
+    functions.push_back(hook.function());
+  }
+  return functions;
+}
+
 class Examination {
  public:
   Examination(const Program& program, const bpf_object* object,
@@ -43,16 +56,16 @@ class Examination {
       : program_(program),
         manifest_(program.manifest->message()),
         object_(object),
-        kernel_(kernel),
-        function_(IsLoop(manifest_) ? kLoopEntry
-                                    : manifest_.program().function()),
-        references_(ReadReferences(program.loadable(), function_)) {}
+        kernel_(kernel) {}
 
   Forecast Run() {
     CheckKinds();
-    CheckFunctions();
+    for (const std::string& function : FunctionsOf(manifest_)) {
+      CheckFunctions(ReadReferences(program_.loadable(), function));
+      CheckAccesses(function);
+    }
     CheckHelpers();
-    CheckAccesses();
+    CheckConfiguration();
     Forecast forecast;
     if (asks_) {
       forecast.open = std::move(missing_.perhaps);
@@ -81,6 +94,15 @@ class Examination {
           absl::StrCat("the kernel has no programs of type ",
                        TypeName(manifest_.program().type())));
     }
+    for (const v1::Manifest::Hook& hook : manifest_.hook()) {
+      const std::string type = absl::StrCat("btf_trace_", hook.tracepoint());
+      if (btf__find_by_name_kind(kernel_.get(), type.c_str(),
+                                 BTF_KIND_TYPEDEF) > 0) {
+        continue;
+      }
+      missing_.for_certain.push_back(absl::StrCat(
+          "the kernel has no tracepoint '", hook.tracepoint(), "'"));
+    }
     const bpf_map* map;
     bpf_object__for_each_map(map, object_) {
       const auto type = bpf_map__type(map);
@@ -94,9 +116,9 @@ class Examination {
   }
 
   // libbpf looks for all that the object names, whoever calls them.
-  void CheckFunctions() {
+  void CheckFunctions(const References& references) {
     const btf* local = bpf_object__btf(object_);
-    for (const auto& [name, outer] : references_.functions) {
+    for (const auto& [name, outer] : references.functions) {
       const int id = btf__find_by_name_kind(local, name.c_str(), BTF_KIND_FUNC);
       if (id <= 0) continue;
       std::string wrong = WrongWith({local, static_cast<uint32_t>(id)});
@@ -124,9 +146,16 @@ class Examination {
                         "' takes or returns something else");
   }
 
-  // Of the program itself: functions that it may call need not be called.
+  // Of the programs themselves: functions that they may call need not be
+  // called.
   void CheckHelpers() {
-    const bpf_program* program = ProgramOf(object_);
+    bpf_program* program;
+    bpf_object__for_each_program(program, object_) {
+      if (bpf_program__autoload(program)) CheckHelpersOf(program);
+    }
+  }
+
+  void CheckHelpersOf(const bpf_program* program) {
     const bpf_insn* code = bpf_program__insns(program);
     for (size_t i = 0; i < bpf_program__insn_cnt(program); ++i) {
       const auto helper = static_cast<uint32_t>(code[i].imm);
@@ -139,9 +168,9 @@ class Examination {
     }
   }
 
-  void CheckAccesses() {
+  void CheckAccesses(const std::string& function) {
     for (KernelAccess& access :
-         FindAccesses(program_.loadable(), bpf_object__btf(object_), function_,
+         FindAccesses(program_.loadable(), bpf_object__btf(object_), function,
                       kernel_.get())) {
       if (access.found) continue;
       if (access.asks) {
@@ -151,7 +180,10 @@ class Examination {
             absl::StrCat("the kernel has no '", access.what, "'"));
       }
     }
-    // Such a program may ask for the kernel's configuration or version.
+  }
+
+  // Who has it may ask for the kernel's configuration or version.
+  void CheckConfiguration() {
     const bpf_map* map;
     bpf_object__for_each_map(map, object_) {
       const std::string_view name = bpf_map__name(map);
@@ -163,8 +195,6 @@ class Examination {
   const v1::Manifest& manifest_;
   const bpf_object* object_;
   const KernelTypes& kernel_;
-  const std::string function_;
-  const References references_;
   Missing missing_;
   // It looks what the kernel has, and found something missing.
   bool asks_ = false;

@@ -1,6 +1,5 @@
 #include "daemon/loader/instance.h"
 
-#include <linux/bpf.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
@@ -16,6 +15,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/rights.h"
 #include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -31,23 +31,13 @@ absl::Status LoadFailed(const Program& program, int error,
                    what.empty() ? "" : "; ", what));
 }
 
-int ModeOf(v1::Rights rights) {
-  switch (rights) {
-    case v1::RIGHTS_READ:
-      return O_RDONLY;
-    case v1::RIGHTS_WRITE:
-      return O_WRONLY;
-    default:
-      return O_RDWR;
-  }
-}
-
 absl::Status NarrowHandles(const bpf_object* object,
                            const v1::Manifest& manifest) {
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
     if (offered.copy >= 0) continue;
     bpf_map* map = MapOf(object, offered.name);
-    const uint32_t flags = bpf_map__map_flags(map) | FlagsOf(offered.rights);
+    const uint32_t flags =
+        bpf_map__map_flags(map) | CreateFlagsOf(offered.rights);
     if (bpf_map__set_map_flags(map, flags) < 0) {
       return absl::InternalError(
           absl::StrCat("narrowing a map: ", std::strerror(errno)));
@@ -125,16 +115,6 @@ absl::Status AddProgramId(const bpf_program* program, ObjectIds& ids) {
   return absl::OkStatus();
 }
 
-absl::Status AddMapId(int map, ObjectIds& ids) {
-  bpf_map_info info{};
-  uint32_t size = sizeof(info);
-  if (bpf_map_get_info_by_fd(map, &info, &size) < 0) {
-    return NoId(errno);
-  }
-  ids.push_back({false, info.id, info.name});
-  return absl::OkStatus();
-}
-
 // What is the daemon's own is not among them, nor are maps that an earlier load
 // made for the session.
 absl::Status CollectIds(const bpf_object* object, const v1::Manifest& manifest,
@@ -183,9 +163,7 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
     auto handle = HandleOf(object, offered, swaps);
     if (!handle.ok()) return handle.status();
-    // The comment above is about kernels seen; this one has to show it.
-    if (narrowed &&
-        (fcntl(handle->get(), F_GETFL) & O_ACCMODE) != ModeOf(offered.rights)) {
+    if (narrowed && !HasRights(handle->get(), offered.rights)) {
       return absl::InternalError(absl::StrCat(
           "the kernel did not narrow handle '", offered.handle, "'"));
     }
@@ -200,6 +178,16 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
 }
 
 }  // namespace
+
+absl::Status AddMapId(int map, ObjectIds& ids) {
+  bpf_map_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(map, &info, &size) < 0) {
+    return NoId(errno);
+  }
+  ids.push_back({false, info.id, info.name});
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Instance> LoadInstance(const Program& program,
                                       const DaemonMaps& maps, uint32_t slot,

@@ -40,6 +40,9 @@ struct Instance {
   ObjectIds session_objects;
 };
 
+// Adds the id of a map to `ids`. kInternal: the kernel did not say.
+absl::Status AddMapId(int map, ObjectIds& ids);
+
 // The maps that all instances share. Their owner is whoever calls.
 struct DaemonMaps {
   int gate = -1;

@@ -56,7 +56,7 @@ absl::Status AddHandle(const bpf_object* object, const Manifest& manifest,
                        const OfferedMap& offered, const v1::Handle& handle,
                        Parts& parts) {
   const btf* types = bpf_object__btf(object);
-  const bpf_map* map = ShapeOf(object, offered);
+  const bpf_map* map = GrantMapOf(object, offered.name);
   absl::StrAppend(&parts.canonical, "handle ", handle.name(), " ",
                   v1::HandleKind_Name(handle.kind()), " ",
                   v1::Rights_Name(handle.rights()), " ", handle.key_size(), " ",

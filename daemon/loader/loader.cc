@@ -25,11 +25,13 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/loops.h"
+#include "daemon/loader/machine_programs.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/object_register.h"
 #include "daemon/loader/policy_files.h"
 #include "daemon/loader/privileges.h"
 #include "daemon/loader/safe_file.h"
+#include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -71,6 +73,7 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
     case LoaderRequest::kAttach:
       return 2;
     case LoaderRequest::kAttachLoop:
+    case LoaderRequest::kEnroll:
       return 1;
     default:
       return 0;
@@ -90,7 +93,8 @@ class Loader {
         steps_(std::move(steps)),
         census_(std::move(census)),
         attacher_(options.mitigations),
-        loops_(options.mitigations) {}
+        loops_(options.mitigations),
+        machine_programs_(options.mitigations) {}
 
   // Reads catalog and policy and puts both in force, or changes nothing.
   // Returns the snapshot for the broker.
@@ -115,7 +119,12 @@ class Loader {
                             UniqueFd pidfd);
   absl::Status OnDetachLoop(uint64_t id, const DetachLoopRequest& request);
   absl::Status OnLook(uint64_t id, const LookRequest& request);
+  absl::Status OnEnroll(uint64_t id, const EnrollRequest& request,
+                        UniqueFd pidfd);
+  absl::Status OnDismiss(uint64_t id, const DismissRequest& request);
   absl::Status OnReload(uint64_t id);
+  absl::Status LoadMaps(uint64_t id, const LoadRequest& request,
+                        const Program& program);
   absl::Status Answer(uint64_t id, const absl::Status& status,
                       LoaderReply reply);
   absl::Status AnswerAttachments();
@@ -132,6 +141,7 @@ class Loader {
   ObjectRegister register_;
   Attacher attacher_;
   Loops loops_;
+  MachinePrograms machine_programs_;
   Catalog catalog_;
 };
 
@@ -216,6 +226,9 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request,
           static_cast<size_t>((*program)->entry.session_map_size())) {
     return absl::InvalidArgumentError("a load with the wrong fds");
   }
+  if (IsTracing((*program)->manifest->message())) {
+    return LoadMaps(id, request, **program);
+  }
   const DaemonMaps maps{gates_.fd(), trace_.get(), steps_.get()};
   auto instance =
       LoadInstance(**program, maps, request.gate_slot(), request.gate_nonce(),
@@ -238,6 +251,48 @@ absl::Status Loader::OnLoad(uint64_t id, const LoadRequest& request,
   for (UniqueFd& handle : instance->handles) fds.push_back(std::move(handle));
   for (UniqueFd& map : instance->session_maps) fds.push_back(std::move(map));
   return broker_.Send(std::move(reply), std::move(fds));
+}
+
+absl::Status Loader::LoadMaps(uint64_t id, const LoadRequest& request,
+                              const Program& program) {
+  auto handles =
+      machine_programs_.Load(program, {gates_.fd(), trace_.get()},
+                             {request.gate_slot(), request.gate_nonce()});
+  if (!handles.ok()) return SendRefusal(id, handles.status());
+  // What a client can keep of it.
+  ObjectIds maps;
+  for (const UniqueFd& handle : *handles) {
+    if (auto status = AddMapId(handle.get(), maps); !status.ok()) {
+      return SendRefusal(id, status);
+    }
+  }
+  if (census_.ok()) {
+    register_.Enter({request.gate_slot(), request.gate_nonce()},
+                    std::move(maps), {});
+  }
+  LoaderReply reply;
+  reply.set_id(id);
+  reply.mutable_load();
+  return broker_.Send(std::move(reply), *std::move(handles));
+}
+
+absl::Status Loader::OnEnroll(uint64_t id, const EnrollRequest& request,
+                              UniqueFd pidfd) {
+  if (IsLate(request.until_ns())) return SendRefusal(id, TooBusy());
+  LoaderReply reply;
+  reply.mutable_enroll();
+  return Answer(
+      id,
+      machine_programs_.Enroll({request.gate_slot(), request.gate_nonce()},
+                               std::move(pidfd)),
+      std::move(reply));
+}
+
+absl::Status Loader::OnDismiss(uint64_t id, const DismissRequest& request) {
+  machine_programs_.Dismiss({request.gate_slot(), request.gate_nonce()});
+  LoaderReply reply;
+  reply.mutable_dismiss();
+  return Answer(id, absl::OkStatus(), std::move(reply));
 }
 
 absl::Status Loader::OnAttachLoop(uint64_t id, const AttachLoopRequest& request,
@@ -333,6 +388,10 @@ absl::Status Loader::Handle(BrokerChannel::Request request) {
       return OnDetachLoop(id, request.message.detach_loop());
     case LoaderRequest::kLook:
       return OnLook(id, request.message.look());
+    case LoaderRequest::kEnroll:
+      return OnEnroll(id, request.message.enroll(), std::move(request.fds[0]));
+    case LoaderRequest::kDismiss:
+      return OnDismiss(id, request.message.dismiss());
     case LoaderRequest::BODY_NOT_SET:
       break;
   }

@@ -10,6 +10,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/needs.h"
+#include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -160,21 +161,22 @@ absl::Status CheckProgram(const TextFile& text, const v1::Manifest& manifest) {
     return text.Complain(text.Where("program"), "program is missing");
   }
   const v1::Manifest::Program& program = manifest.program();
-  if (!IsIdentifier(program.function())) {
+  if (!IsTracing(manifest) && !IsIdentifier(program.function())) {
     return text.Complain(text.Where("program", -1, "function"),
                          "function must be given: its name in the object");
   }
   if (program.type() == v1::Manifest::TYPE_UNSPECIFIED) {
     return text.Complain(text.Where("program", -1, "type"),
-                         "type must be given: SOCKET_FILTER, SK_REUSEPORT or "
-                         "IO_URING_LOOP");
+                         "type must be given: SOCKET_FILTER, SK_REUSEPORT, "
+                         "IO_URING_LOOP or TRACING");
   }
   if (program.delivery().empty()) {
     return text.Complain(text.Where("program", -1, "delivery"),
                          "delivery must be given: DELIVERY_PROGRAM, "
-                         "DELIVERY_ATTACH, or both; of a loop DELIVERY_RING");
+                         "DELIVERY_ATTACH, or both; of a loop DELIVERY_RING, "
+                         "of a tracing program DELIVERY_PROCESS");
   }
-  if (IsLoop(manifest)) return absl::OkStatus();
+  if (IsLoop(manifest) || IsTracing(manifest)) return absl::OkStatus();
   std::set<int> seen;
   for (int i = 0; i < program.delivery_size(); ++i) {
     const v1::Delivery delivery = program.delivery(i);
@@ -280,6 +282,11 @@ absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
       return text.Complain(text.Where("map", i, "handle"),
                            "a loop's handle 'status' is the daemon's own");
     }
+    if (IsTracing(manifest) && map.swappable()) {
+      return text.Complain(text.Where("map", i, "swappable"),
+                           "a tracing program's maps are a grant's each: none "
+                           "of them is swappable");
+    }
     swappable += map.swappable();
     if (static_cast<int>(handles.size()) + swappable > kMaxHandles) {
       return text.Complain(
@@ -318,6 +325,7 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
   if (auto status = CheckObjects(text, message); !status.ok()) return status;
   if (auto status = CheckProgram(text, message); !status.ok()) return status;
   if (auto status = CheckLoop(text, message); !status.ok()) return status;
+  if (auto status = CheckTracing(text, message); !status.ok()) return status;
   if (auto status = CheckMaps(text, message); !status.ok()) return status;
   return manifest;
 }
@@ -330,6 +338,7 @@ void Manifest::Choose(int variant) {
   if (!chosen.function().empty()) {
     message_.mutable_program()->set_function(chosen.function());
   }
+  if (!chosen.hook().empty()) *message_.mutable_hook() = chosen.hook();
 }
 
 Place Manifest::At(std::string_view field) const {
@@ -337,6 +346,10 @@ Place Manifest::At(std::string_view field) const {
     return variant_ < 0 || message_.variant(variant_).function().empty()
                ? text_.Where("program", -1, field)
                : text_.Where("variant", variant_, field);
+  }
+  if (field == "hook" && variant_ >= 0 &&
+      message_.variant(variant_).hook().empty()) {
+    return text_.Where(field);
   }
   return variant_ < 0 ? text_.Where(field)
                       : text_.Where("variant", variant_, field);

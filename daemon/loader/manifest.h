@@ -36,10 +36,10 @@ class Manifest {
   const v1::Manifest& message() const { return message_; }
   const TextFile& text() const { return text_; }
 
-  // Makes one of the variants the program: object, digest and function. Only if
-  // there are any.
+  // Makes one of the variants the program: object, digest, function and hooks.
+  // Only if there are any.
   void Choose(int variant);
-  // Where "object", "sha256" or "function" of the program stand.
+  // Where "object", "sha256", "function" or "hook" of the program stand.
   Place At(std::string_view field) const;
 
   // A refusal for `reason` that begins with a place: "file:line:column: what".

@@ -7,6 +7,8 @@
 
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/tracing_object.h"
+#include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -31,7 +33,9 @@ uint64_t MapBytes(const bpf_map* map) {
       // struct htab_elem and a bucket each (kernel/bpf/hashtab.c), about.
       return entries * (48 + RoundUp(bpf_map__key_size(map), 8) + value + 16);
     case BPF_MAP_TYPE_ARRAY_OF_MAPS:
-      return entries * MapBytes(bpf_map__inner_map(const_cast<bpf_map*>(map)));
+      // With one for each gate a grant has one of them.
+      return (entries == kGateSlots ? 1 : entries) *
+             MapBytes(bpf_map__inner_map(const_cast<bpf_map*>(map)));
     default:
       return entries * value;
   }
@@ -45,7 +49,8 @@ uint64_t EstimateMapBytes(const bpf_object* object) {
   bpf_object__for_each_map(map, object) {
     // These are one for all instances.
     const std::string_view name = bpf_map__name(map);
-    if (name == kGateMap || name == kLoopTraceMap || name == kLoopStepsMap)
+    if (name == kGateMap || name == kLoopTraceMap || name == kLoopStepsMap ||
+        name == kEnrolledMap)
       continue;
     if (bpf_map__autocreate(map)) bytes += MapBytes(map);
   }

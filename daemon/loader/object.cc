@@ -22,6 +22,8 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/references.h"
 #include "daemon/loader/swap.h"
+#include "daemon/loader/tracing_manifest.h"
+#include "daemon/loader/tracing_object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -110,9 +112,15 @@ absl::Status CheckGate(const bpf_map* gate, const Manifest& manifest) {
 }
 
 // Whether one map of the object is the one that the manifest names.
-absl::Status CheckMap(const bpf_map* map, const Manifest& manifest, int index) {
+absl::Status CheckMap(bpf_map* map, const Manifest& manifest, int index) {
   const v1::Manifest::Map& declared = manifest.message().map(index);
   const TextFile& text = manifest.text();
+  if (IsTracing(manifest.message())) {
+    if (auto status = CheckMapOfEachGrant(map, manifest, index); !status.ok()) {
+      return status;
+    }
+    map = bpf_map__inner_map(map);
+  }
   if (declared.swappable()) {
     if (auto status = CheckSwappable(map, manifest, index); !status.ok()) {
       return status;
@@ -138,6 +146,7 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
   std::map<std::string, int> undecided;
   for (int i = 0; i < message.map_size(); ++i) {
     if (message.map(i).name() == kGateMap ||
+        message.map(i).name() == kEnrolledMap ||
         IsEntryMap(message.map(i).name())) {
       return manifest.RefuseAt(
           manifest.text().Where("map", i, "name"), v1::REASON_OBJECT_MISMATCH,
@@ -146,12 +155,15 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
     }
     undecided[message.map(i).name()] = i;
   }
-  const bpf_map* map;
+  bpf_map* map;
   bpf_object__for_each_map(map, object) {
     // Sections of globals: .rodata, .data, .bss, .kconfig.
     if (bpf_map__is_internal(map)) continue;
     const std::string name = bpf_map__name(map);
-    if (name == kGateMap || (IsLoop(message) && IsEntryMap(name))) continue;
+    if (name == kGateMap || (IsLoop(message) && IsEntryMap(name)) ||
+        (IsTracing(message) && name == kEnrolledMap)) {
+      continue;
+    }
     const auto found = undecided.find(name);
     if (found == undecided.end()) {
       return manifest.RefuseAt(
@@ -311,7 +323,8 @@ absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
 absl::StatusOr<BpfObject> OpenProgram(std::string_view bytes,
                                       const v1::Manifest& manifest) {
   auto object = OpenObject(bytes, manifest.name());
-  if (!object.ok()) return object.status();
+  // All that a tracing program's object has is its own.
+  if (!object.ok() || IsTracing(manifest)) return object;
   const bpf_program* wanted = FindProgram(object->get(), manifest);
   bpf_program* program;
   bpf_object__for_each_program(program, object->get()) {
@@ -327,7 +340,12 @@ absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
     return manifest.RefuseAt(place, v1::REASON_OBJECT_MISMATCH,
                              "the object has no BTF");
   }
-  if (auto status = CheckProgram(object, manifest); !status.ok()) return status;
+  if (auto status = IsTracing(manifest.message())
+                        ? CheckHookedPrograms(object, manifest)
+                        : CheckProgram(object, manifest);
+      !status.ok()) {
+    return status;
+  }
   if (auto status = CheckGate(GateOf(object), manifest); !status.ok()) {
     return status;
   }
@@ -358,6 +376,12 @@ bpf_map* MapOf(const bpf_object* object, const std::string& name) {
 GatePlace GateSlotOf(const bpf_object* object) {
   return {bpf_map__fd(SectionMap(object, kGateSection)),
           FindConstant(object, kGateSection, kGateSlot)->offset};
+}
+
+bpf_map* GrantMapOf(const bpf_object* object, const std::string& name) {
+  bpf_map* map = MapOf(object, name);
+  bpf_map* each = map == nullptr ? nullptr : bpf_map__inner_map(map);
+  return each != nullptr ? each : map;
 }
 
 void ForgetGate(bpf_object* object) {
@@ -411,16 +435,11 @@ v1::Handle DescribeHandle(const bpf_map* map, std::string name,
   return handle;
 }
 
-const bpf_map* ShapeOf(const bpf_object* object, const OfferedMap& offered) {
-  bpf_map* map = MapOf(object, offered.name);
-  return map == nullptr || offered.copy < 0 ? map : bpf_map__inner_map(map);
-}
-
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest) {
   std::vector<v1::Handle> handles;
   for (const OfferedMap& offered : OfferedMaps(manifest)) {
-    const bpf_map* map = ShapeOf(object, offered);
+    const bpf_map* map = GrantMapOf(object, offered.name);
     if (map == nullptr) continue;
     handles.push_back(
         DescribeHandle(map, offered.handle, offered.kind, offered.rights));
@@ -474,22 +493,6 @@ std::optional<uint32_t> KernelMapType(v1::HandleKind kind) {
   }
 }
 
-// BPF_F_RDONLY and BPF_F_WRONLY are rights of the fd that BPF_MAP_CREATE
-// returns, not of the map: map_create() derives that fd's mode from them
-// (bpf_get_file_flag) and takes them off the map's own flags
-// (bpf_map_flags_retain_permanent, kernel/bpf/syscall.c). Programs reach the
-// map by reference, not through the fd, so they keep reading and writing.
-uint32_t FlagsOf(v1::Rights rights) {
-  switch (rights) {
-    case v1::RIGHTS_READ:
-      return BPF_F_RDONLY;
-    case v1::RIGHTS_WRITE:
-      return BPF_F_WRONLY;
-    default:
-      return 0;
-  }
-}
-
 std::string TypeName(v1::Manifest::Type type) {
   const char* name =
       libbpf_bpf_prog_type_str(static_cast<bpf_prog_type>(KernelType(type)));
@@ -504,6 +507,8 @@ uint32_t KernelType(v1::Manifest::Type type) {
       return BPF_PROG_TYPE_SK_REUSEPORT;
     case v1::Manifest::IO_URING_LOOP:
       return BPF_PROG_TYPE_STRUCT_OPS;
+    case v1::Manifest::TRACING:
+      return BPF_PROG_TYPE_TRACING;
     default:
       return BPF_PROG_TYPE_UNSPEC;
   }

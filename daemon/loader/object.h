@@ -83,6 +83,9 @@ bpf_program* ProgramOf(const bpf_object* object);
 bpf_map* GateOf(const bpf_object* object);
 // A map of it by name.
 bpf_map* MapOf(const bpf_object* object, const std::string& name);
+// What one grant has of it: that map, or, of an array of maps that is not
+// loaded yet, a map as those in it are.
+bpf_map* GrantMapOf(const bpf_object* object, const std::string& name);
 
 // Sets the variables of the gate before a load.
 // REASON_GATE_MISSING: it has none.
@@ -117,10 +120,6 @@ struct OfferedMap {
 // All of them, in the order of a grant's handles.
 std::vector<OfferedMap> OfferedMaps(const v1::Manifest& manifest);
 
-// What such a handle is, of an object that is not loaded: the map, or what each
-// of a swappable map's two will be.
-const bpf_map* ShapeOf(const bpf_object* object, const OfferedMap& offered);
-
 // What a client gets, in that order, as the object has it.
 std::vector<v1::Handle> DescribeHandles(const bpf_object* object,
                                         const v1::Manifest& manifest);
@@ -130,8 +129,6 @@ inline constexpr char kGateMap[] = "bpfgrant_gate";
 
 // The kernel's type of a map of that kind (enum bpf_map_type).
 std::optional<uint32_t> KernelMapType(v1::HandleKind kind);
-// The flags with which BPF_MAP_CREATE returns an fd of those rights.
-uint32_t FlagsOf(v1::Rights rights);
 
 // "socket_filter", as libbpf names it.
 std::string TypeName(v1::Manifest::Type type);

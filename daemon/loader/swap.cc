@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/rights.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
@@ -202,16 +203,16 @@ Swaps::Swaps(const bpf_object* object, const v1::Manifest& manifest,
   for (const v1::Manifest::Map& map : manifest.map()) {
     if (!map.swappable()) continue;
     const bpf_map* inner = bpf_map__inner_map(MapOf(object, map.name()));
-    pairs_.push_back(
-        {map.name(),
-         bpf_map__type(inner),
-         bpf_map__key_size(inner),
-         bpf_map__value_size(inner),
-         bpf_map__max_entries(inner),
-         bpf_map__map_flags(inner) | (narrowed ? FlagsOf(map.rights()) : 0),
-         bpf_map__btf_key_type_id(inner),
-         bpf_map__btf_value_type_id(inner),
-         {}});
+    pairs_.push_back({map.name(),
+                      bpf_map__type(inner),
+                      bpf_map__key_size(inner),
+                      bpf_map__value_size(inner),
+                      bpf_map__max_entries(inner),
+                      bpf_map__map_flags(inner) |
+                          (narrowed ? CreateFlagsOf(map.rights()) : 0),
+                      bpf_map__btf_key_type_id(inner),
+                      bpf_map__btf_value_type_id(inner),
+                      {}});
   }
 }
 

@@ -15,6 +15,8 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/swap.h"
+#include "daemon/loader/tracing_manifest.h"
+#include "daemon/loader/tracing_object.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -42,6 +44,37 @@ absl::StatusOr<bool> UsesMap(int program, unsigned int map) {
         absl::StrCat("asking about a program: ", std::strerror(errno)));
   }
   return std::find(ids.begin(), ids.end(), map) != ids.end();
+}
+
+// Whether each program of the object looks at the map, but for the one that
+// tracing programs have of the daemon's.
+absl::StatusOr<bool> AllUseMap(const bpf_object* object, unsigned int map) {
+  bpf_program* program;
+  bpf_object__for_each_program(program, object) {
+    if (!bpf_program__autoload(program) ||
+        std::string_view(bpf_program__name(program)) == kExecutedProgram) {
+      continue;
+    }
+    const auto uses = UsesMap(bpf_program__fd(program), map);
+    if (!uses.ok() || !*uses) return uses;
+  }
+  return true;
+}
+
+// Of a tracing program, loaded: whether each function looks who is enrolled.
+absl::Status CheckAsksWhom(const bpf_object* object) {
+  bpf_map_info info{};
+  uint32_t size = sizeof(info);
+  if (bpf_map_get_info_by_fd(bpf_map__fd(MapOf(object, kEnrolledMap)), &info,
+                             &size) < 0) {
+    return absl::InternalError(
+        absl::StrCat("asking about a map: ", std::strerror(errno)));
+  }
+  const auto asks = AllUseMap(object, info.id);
+  if (!asks.ok()) return asks.status();
+  if (*asks) return absl::OkStatus();
+  return Refuse(v1::REASON_GATE_MISSING,
+                "a function never looks which process it runs for");
 }
 
 // By trying: its gate is closed, so it answers at once.
@@ -123,14 +156,16 @@ absl::Status SetTrialGate(bpf_object* object, v1::Manifest::OnRevoke answer) {
 absl::Status LoadWithTwin(bpf_object* object, int twin,
                           std::vector<char>& buffer) {
   const LibbpfLog log;
-  bpf_program* program = ProgramOf(object);
   if (bpf_map__reuse_fd(GateOf(object), twin) < 0) {
     if (MayPass(errno))
       return RefuseWhatMayPass("putting the twin in place", errno);
     return absl::InternalError(
         absl::StrCat("putting the twin in place: ", std::strerror(errno)));
   }
-  bpf_program__set_log_buf(program, buffer.data(), buffer.size());
+  bpf_program* program;
+  bpf_object__for_each_program(program, object) {
+    bpf_program__set_log_buf(program, buffer.data(), buffer.size());
+  }
   if (bpf_object__load(object) < 0) {
     const int error = errno;
     return LoadError(error, buffer.data(), log.LastLine());
@@ -197,16 +232,18 @@ TrialResult Trial::Run(std::string_view bytes,
     result.verifier_log = EndOf(log.data());
     return result;
   }
-  const int program = bpf_program__fd(ProgramOf(object->get()));
-  const auto gated = UsesMap(program, id_);
+  const auto gated = AllUseMap(object->get(), id_);
   if (!gated.ok()) {
     result.status = gated.status();
   } else if (!*gated) {
     result.status =
         Refuse(v1::REASON_GATE_MISSING, "the program never looks at the gate");
+  } else if (IsTracing(manifest)) {
+    // Nobody gets its fd.
+    result.status = CheckAsksWhom(object->get());
   } else {
     result.status = CheckSwapAccess(object->get(), manifest);
-    result.runnable = IsRunnable(program);
+    result.runnable = IsRunnable(bpf_program__fd(ProgramOf(object->get())));
   }
   return result;
 }

@@ -127,6 +127,8 @@ constexpr Row kTable[] = {
      "Close every copy of its fds, in every process, and what was made of "
      "them: "
      "mappings, attachments, pins."},
+    {v1::REASON_PROCESS_ENROLLED, Code::kAlreadyExists,
+     "Use the grant that the process holds, or release that one first."},
 
     // The end of a grant.
     {v1::REASON_RELEASED, Code::kCancelled, "Acquire again if needed."},

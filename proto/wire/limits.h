@@ -101,6 +101,8 @@ inline constexpr size_t kMaxFilesPerDirectory = 4096;
 // Of a manifest: variants, and what each of them may need.
 inline constexpr int kMaxVariants = 8;
 inline constexpr int kMaxNeeds = 16;
+// Tracepoints of one program.
+inline constexpr int kMaxHooks = 8;
 inline constexpr uint32_t kDefaultPoolReady = 4;
 inline constexpr uint32_t kMaxPoolReady = 1024;
 // Loops. Entries of a ring; steps in a row.

@@ -21,6 +21,7 @@
 #include "bpf-programs/flow_filter/flow_filter.h"
 #include "bpf-programs/tun_steering/tun_steering.h"
 #include "client/bpfgrant/user_ring_buffer.h"
+#include "tests/bench/tracing_bench.h"
 #include "tests/privileged/loaded_program.h"
 #include "tests/privileged/loopback.h"
 
@@ -208,4 +209,5 @@ void Alone() {
 int main() {
   bpfgrant::bench::RealPackets();
   bpfgrant::bench::Alone();
+  bpfgrant::bench::MeasureRequests();
 }

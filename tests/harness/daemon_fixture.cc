@@ -82,14 +82,17 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
   return environment;
 }
 
-// Whether a file of the catalog belongs to an io_uring loop.
-// Whether this file of a catalog is of a program that the test wants.
+// Whether this file of a catalog is of a program that the test wants: its
+// manifest, its object, or that of a variant, NAME_VARIANT.bpf.o.
 bool IsWanted(const fs::path& file, const DaemonOptions& options) {
   const std::string name = file.filename().string();
   const std::string program = name.substr(0, name.find('.'));
   return options.programs.empty() ||
-         std::find(options.programs.begin(), options.programs.end(), program) !=
-             options.programs.end();
+         std::any_of(options.programs.begin(), options.programs.end(),
+                     [&](const std::string& wanted) {
+                       return program == wanted ||
+                              program.starts_with(wanted + "_");
+                     });
 }
 
 }  // namespace

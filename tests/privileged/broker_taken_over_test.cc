@@ -50,13 +50,16 @@ class BrokerTakenOverTest : public PrivilegedTest {
     // What the tests ask for: each loop more takes a second to verify in an
     // emulated machine.
     for (const std::string program :
-         {"packet_sampler", "reuseport_steer", "relay"}) {
+         {"packet_sampler", "reuseport_steer", "relay", "io_latency"}) {
       for (const char* ending : {".manifest", ".bpf.o"}) {
         std::filesystem::copy(
             std::filesystem::path(CATALOG_PATH) / (program + ending),
             catalog_.path());
       }
     }
+    std::filesystem::copy(
+        std::filesystem::path(CATALOG_PATH) / "io_latency_submit_sqe.bpf.o",
+        catalog_.path());
     int pair[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
                          0, pair),
@@ -152,6 +155,19 @@ class BrokerTakenOverTest : public PrivilegedTest {
     request.mutable_attach_loop()->set_gate_slot(slot);
     request.mutable_attach_loop()->set_gate_nonce(nonce);
     request.mutable_attach_loop()->set_until_ns(INT64_MAX);
+    return request;
+  }
+  static daemon::LoaderRequest Enroll(uint32_t slot, uint64_t nonce) {
+    daemon::LoaderRequest request;
+    request.mutable_enroll()->set_gate_slot(slot);
+    request.mutable_enroll()->set_gate_nonce(nonce);
+    request.mutable_enroll()->set_until_ns(INT64_MAX);
+    return request;
+  }
+  static daemon::LoaderRequest Dismiss(uint32_t slot, uint64_t nonce) {
+    daemon::LoaderRequest request;
+    request.mutable_dismiss()->set_gate_slot(slot);
+    request.mutable_dismiss()->set_gate_nonce(nonce);
     return request;
   }
   // Whether the fd is of that kind: "bpf-prog", "bpf-map".
@@ -353,6 +369,39 @@ TEST_F(BrokerTakenOverTest, IsNotGivenALoopsProgram) {
   detach.mutable_detach_loop()->set_gate_slot(3);
   detach.mutable_detach_loop()->set_gate_nonce(7);
   EXPECT_TRUE(Ask(detach).message.has_detach_loop());
+}
+
+TEST_F(BrokerTakenOverTest, AnEnrolmentWithoutAProcessEndsIt) {
+  ExpectTheEnd(Numbered(Enroll(3, 7)));
+}
+
+TEST_F(BrokerTakenOverTest, FdsBesideADismissalEndIt) {
+  ExpectTheEnd(Numbered(Dismiss(3, 7)), {0});
+}
+
+TEST_F(BrokerTakenOverTest, EnrollsOnlyProcessesAndOnlyWhatWasLoaded) {
+  const UniqueFd self(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  const UniqueFd file(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(Ask(Enroll(3, 7), {self.get()}).reason(), v1::REASON_UNKNOWN_GRANT);
+  EXPECT_TRUE(Ask(Dismiss(kGateSlots, 1)).message.has_dismiss());
+  ExpectNothingLoaded();
+
+  const Answer traced = Ask(Load("io_latency"));
+  ASSERT_TRUE(traced.message.has_load()) << traced.message.ShortDebugString();
+  for (const UniqueFd& fd : traced.fds) {
+    EXPECT_TRUE(IsBpf(fd.get(), "bpf-map"));
+  }
+  // Its maps are not mixed with another grant's.
+  EXPECT_EQ(Ask(Load("io_latency", 3, 8)).reason(),
+            v1::REASON_INVALID_ARGUMENT);
+  EXPECT_EQ(Ask(Enroll(3, 8), {self.get()}).reason(), v1::REASON_UNKNOWN_GRANT);
+  EXPECT_EQ(Ask(Enroll(3, 7), {file.get()}).reason(), v1::REASON_LOAD_FAILED);
+  EXPECT_TRUE(Ask(Enroll(3, 7), {self.get()}).message.has_enroll());
+  EXPECT_EQ(Ask(Enroll(3, 7), {self.get()}).reason(), v1::REASON_UNKNOWN_GRANT);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(Ask(Dismiss(3, 7)).message.has_dismiss());
+  }
+  ExpectNothingLoaded();
 }
 
 TEST_F(BrokerTakenOverTest, AnOversizedPacketEndsIt) {

@@ -5,6 +5,7 @@ add_executable(nobody
   client/process.cc
   client/raw.cc
   client/raw_ring.cc
+  client/requests.cc
   client/rings.cc
   client/session.cc
   client/sockets.cc)
@@ -32,11 +33,15 @@ target_compile_definitions(bpfgrant_client_harness
 add_dependencies(bpfgrant_client_harness nobody bpfgrant_program_headers)
 
 foreach(topic IN ITEMS rights revoke gate_reuse held lifetime startup daemon delivery
-    seccomp capacity)
+    enroll seccomp capacity)
   bpfgrant_add_test(privileged_${topic} LABEL privileged
     SOURCES ${topic}_test.cc
     LIBRARIES bpfgrant_client_harness)
 endforeach()
+
+target_compile_definitions(privileged_enroll PRIVATE
+  LATENCIES_PATH="$<TARGET_FILE:bpfgrant_latencies>")
+add_dependencies(privileged_enroll bpfgrant_latencies)
 
 bpfgrant_add_test(privileged_grpc LABEL privileged
   SOURCES grpc_test.cc

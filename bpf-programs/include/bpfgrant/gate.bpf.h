@@ -51,16 +51,19 @@ const volatile __u64 bpfgrant_gate_nonce BPFGRANT_GATE_CONSTANT = 0;
 // What to answer once the gate is closed. Anything but PASS is DROP.
 const volatile __u32 bpfgrant_on_revoke BPFGRANT_GATE_CONSTANT = 0;
 
-// Whether this instance may run now. The slot is read once: the daemon may
-// store to it at any moment.
-static __always_inline bool bpfgrant_gate_open(void) {
-  __u32 slot = bpfgrant_gate_slot;
-  __u64 nonce = bpfgrant_gate_nonce;
+// Whether `slot` holds `nonce`. It is read once: the daemon may store to it at
+// any moment.
+static __always_inline bool bpfgrant_gate_open_at(__u32 slot, __u64 nonce) {
   const volatile struct bpfgrant_gate_entry* gate =
       bpf_map_lookup_elem(&bpfgrant_gate, &slot);
 
   if (!gate || nonce == 0) return false;
   return (gate->nonce & ~BPFGRANT_GATE_TRACED) == nonce;
+}
+
+// Whether this instance may run now.
+static __always_inline bool bpfgrant_gate_open(void) {
+  return bpfgrant_gate_open_at(bpfgrant_gate_slot, bpfgrant_gate_nonce);
 }
 
 // A socket filter answers how many bytes of the packet to keep; 0 drops it.

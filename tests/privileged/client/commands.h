@@ -68,6 +68,7 @@ void AddBpfCommands(Commands& commands);      // bpf.cc
 void AddRawCommands(Commands& commands);      // raw.cc
 void AddProcessCommands(Commands& commands);  // process.cc
 void AddRingCommands(Commands& commands);     // rings.cc
+void AddRequestCommands(Commands& commands);  // requests.cc
 
 // Enables and enters a ring that was open at execve(2).
 std::string EnterInherited(int ring);

@@ -28,6 +28,7 @@ const Commands& AllCommands() {
     AddRawCommands(*all);
     AddProcessCommands(*all);
     AddRingCommands(*all);
+    AddRequestCommands(*all);
     return all;
   }();
   return *commands;
@@ -97,6 +98,10 @@ int main(int argc, char** argv) {
     // Executed anew by itself, with a ring kept open: see rings.cc.
     std::printf("%s\n",
                 bpfgrant::test::EnterInherited(std::atoi(argv[2])).c_str());
+    std::fflush(stdout);
+  } else if (argc == 3 && std::strcmp(argv[1], "map") == 0) {
+    // Executed anew by itself, with a session and a map: see requests.cc.
+    std::printf("ok %s\n", argv[2]);
     std::fflush(stdout);
   } else if (argc == 3) {
     // Executed anew by itself, with a connection kept open: see process.cc.

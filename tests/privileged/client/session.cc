@@ -30,8 +30,10 @@ std::string Connect(Client& client, const Words& words) {
 // Numbers it, maps its ring buffer, and tells everything of it.
 std::string Keep(Client& client, Grant grant) {
   std::string text = absl::StrCat("ok ", client.grants.size(), " ", grant.id());
-  absl::StrAppend(
-      &text, grant.delivery() == v1::DELIVERY_PROGRAM ? " program" : " attach");
+  absl::StrAppend(&text, grant.delivery() == v1::DELIVERY_PROGRAM ? " program"
+                         : grant.delivery() == v1::DELIVERY_PROCESS
+                             ? " process"
+                             : " attach");
   std::unique_ptr<RingBuffer> samples;
   for (const Grant::Handle& handle : grant.handles()) {
     const bool program = handle.description.kind() == v1::HANDLE_KIND_PROGRAM;

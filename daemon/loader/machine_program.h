@@ -1,0 +1,89 @@
+// A tracing program: loaded once, attached once for the whole machine while it
+// serves a process, with maps for each grant.
+
+#ifndef DAEMON_LOADER_MACHINE_PROGRAM_H_
+#define DAEMON_LOADER_MACHINE_PROGRAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "daemon/loader/admission.h"
+#include "daemon/loader/instance.h"
+#include "daemon/loader/object.h"
+#include "daemon/mitigations.h"
+#include "proto/wire/unique_fd.h"
+
+struct bpf_link;
+
+namespace bpfgrant::daemon {
+
+class MachineProgram {
+ public:
+  // Loads `program`, which must be available and a tracing one.
+  // REASON_LOAD_FAILED, REASON_BUSY: the kernel refused.
+  static absl::StatusOr<std::unique_ptr<MachineProgram>> Load(
+      const Program& program, const DaemonMaps& maps,
+      const Mitigations& mitigations);
+  // Takes the program off its tracepoints and out of the kernel. Maps that
+  // clients hold remain, and nobody writes them any more.
+  ~MachineProgram();
+  MachineProgram(const MachineProgram&) = delete;
+  MachineProgram& operator=(const MachineProgram&) = delete;
+
+  // Makes the maps of the grant with gate slot `slot`, and returns those that
+  // its client gets, in the order of the snapshot's handles, narrowed to the
+  // manifest's rights. Waits for a grace period.
+  // REASON_LOAD_FAILED, REASON_BUSY: the kernel refused.
+  absl::StatusOr<std::vector<UniqueFd>> AddMaps(uint32_t slot,
+                                                const Mitigations& mitigations);
+  // Forgets them. Waits likewise.
+  void RemoveMaps(uint32_t slot);
+
+  // Serves the process of `pidfd` with the maps of `slot` while that slot of
+  // the gate map holds `nonce`, until Dismiss, or until the process ends or
+  // executes another program.
+  // REASON_PROCESS_ENROLLED: it is served already. REASON_LOAD_FAILED,
+  // REASON_BUSY: the kernel refused.
+  absl::Status Enroll(int pidfd, uint32_t slot, uint64_t nonce);
+  // Once for each Enroll that was successful.
+  void Dismiss(int pidfd);
+
+ private:
+  // What each grant has one of.
+  struct GrantMap {
+    std::string name;
+    int array = -1;  // the map of all of them, owned by `object_`
+    uint32_t type = 0;
+    uint32_t key_size = 0;
+    uint32_t value_size = 0;
+    uint32_t max_entries = 0;
+    uint32_t flags = 0;
+    uint32_t key_type = 0;  // ids in the object's BTF; 0: none
+    uint32_t value_type = 0;
+    bool offered = false;
+    v1::Rights rights = v1::RIGHTS_UNSPECIFIED;
+  };
+
+  explicit MachineProgram(BpfObject object) : object_(std::move(object)) {}
+
+  void FindGrantMaps(const v1::Manifest& manifest);
+  absl::StatusOr<UniqueFd> MakeMap(const GrantMap& map,
+                                   const Mitigations& mitigations) const;
+  absl::Status Attach();
+  void Detach();
+
+  BpfObject object_;
+  int enrolled_ = -1;  // owned by `object_`
+  std::vector<GrantMap> grant_maps_;
+  std::vector<bpf_link*> links_;
+  size_t processes_ = 0;
+};
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_MACHINE_PROGRAM_H_
