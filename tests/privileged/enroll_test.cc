@@ -75,6 +75,19 @@ TEST_F(EnrollTest, EachProcessSeesItsOwnRequestsAndNoOthers) {
   EXPECT_EQ(Seen(other), 2007u);
 }
 
+TEST_F(EnrollTest, TakesNoFdAndGivesNoProgram) {
+  ASSERT_NO_FATAL_FAILURE(StartWith());
+  Nobody client;
+  Connect(client);
+  EXPECT_EQ(client.Ask("acquire io_latency any fd=0"),
+            "refused unexpected-fds");
+  EXPECT_EQ(client.Ask("acquire io_latency program"),
+            "refused delivery-not-allowed");
+  const Acquired acquired = client.Acquire("io_latency any");
+  EXPECT_EQ(acquired.ids.count("program"), 0u);
+  EXPECT_EQ(acquired.ids.size(), 3u);
+}
+
 TEST_F(EnrollTest, IsExplained) {
   ASSERT_NO_FATAL_FAILURE(StartWith());
   v1::ExplainRequest request;
