@@ -113,9 +113,9 @@ uint32_t* UserRingBuffer::HeaderOf(absl::Span<std::byte> sample) const {
 
 absl::StatusOr<absl::Span<std::byte>> UserRingBuffer::Reserve(size_t bytes) {
   if (bytes > max_sample_bytes()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a sample of ", bytes, " bytes does not fit: ",
-                     max_sample_bytes(), " is the most"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a sample of ", bytes, " bytes does not fit: ", max_sample_bytes(),
+        " is the most"));
   }
   auto* const producer = static_cast<unsigned long*>(producer_);
   const unsigned long position = __atomic_load_n(producer, __ATOMIC_ACQUIRE);
@@ -188,8 +188,8 @@ void UserRingBuffer::Discard(absl::Span<std::byte> sample) {
 }
 
 absl::StatusOr<size_t> UserRingBuffer::DiscardAbandoned() {
-  const unsigned long end = __atomic_load_n(
-      static_cast<unsigned long*>(producer_), __ATOMIC_ACQUIRE);
+  const unsigned long end =
+      __atomic_load_n(static_cast<unsigned long*>(producer_), __ATOMIC_ACQUIRE);
   size_t left = pending();
   if (left > bytes_ || end % 8 != 0) return Broken(end);
   size_t discarded = 0;

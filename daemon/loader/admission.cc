@@ -14,6 +14,7 @@
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/map_memory.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/object_check.h"
 #include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"

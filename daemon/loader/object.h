@@ -69,14 +69,10 @@ absl::StatusOr<BpfObject> OpenObject(std::string_view bytes,
 absl::StatusOr<BpfObject> OpenProgram(std::string_view bytes,
                                       const v1::Manifest& manifest);
 
-// Whether the object has the program that the manifest names, exactly the maps
-// that it names, of those types, and the gate. What else it has of programs is
-// never loaded.
-//
-// Errors, with the manifest's place: REASON_OBJECT_MISMATCH, naming what.
-// REASON_GATE_MISSING: no gate map or no variables of the gate.
-absl::Status CheckObject(const bpf_object* object, const Manifest& manifest);
-
+// The program that the manifest names, of a loop the entry, by which that is
+// called; null: the object has none.
+bpf_program* FindProgram(const bpf_object* object,
+                         const v1::Manifest& manifest);
 // The program that is loaded of an object that CheckObject found good.
 bpf_program* ProgramOf(const bpf_object* object);
 // The gate of an object that CheckObject found good.
@@ -103,6 +99,9 @@ struct GatePlace {
   uint32_t offset;  // bytes
 };
 GatePlace GateSlotOf(const bpf_object* object);
+
+// The name of a variable of the gate that it lacks; null: it has them all.
+const char* MissingGateConstant(const bpf_object* object);
 
 // Has the verifier take the gate's variables for unknown: their section is then
 // no constant to it. For a trial only; before a load.

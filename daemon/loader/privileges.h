@@ -8,10 +8,11 @@
 namespace bpfgrant::daemon {
 
 // Leaves this process CAP_BPF and CAP_PERFMON, with `loops` also CAP_SYS_PTRACE
-// and CAP_KILL, root's uid (for what belongs to root), and nothing else: no other capability in any set, no new privileges,
-// no core dumps or tracing by others, and a seccomp filter that refuses with
-// EPERM what a loader never does (run programs, trace, mount, load modules,
-// change namespaces, ...). There is no way back.
+// and CAP_KILL, root's uid (for what belongs to root), and nothing else: no
+// other capability in any set, no new privileges, no core dumps or tracing by
+// others, and a seccomp filter that refuses with EPERM what a loader never does
+// (run programs, trace, mount, load modules, change namespaces, ...). There is
+// no way back.
 //
 // To be called after the fork, before threads. On an error the process must
 // end: it is anywhere between. kFailedPrecondition: it has not got

@@ -127,8 +127,6 @@ constexpr Row kTable[] = {
      "Close every copy of its fds, in every process, and what was made of "
      "them: "
      "mappings, attachments, pins."},
-    {v1::REASON_PROCESS_ENROLLED, Code::kAlreadyExists,
-     "Use the grant that the process holds, or release that one first."},
 
     // The end of a grant.
     {v1::REASON_RELEASED, Code::kCancelled, "Acquire again if needed."},
@@ -141,6 +139,10 @@ constexpr Row kTable[] = {
      "`bpfgrantctl explain` says what the policy allows now."},
     {v1::REASON_DAEMON_STOPPED, Code::kUnavailable,
      "Connect and acquire again once bpfgrantd runs."},
+
+    // Tracing programs.
+    {v1::REASON_PROCESS_ENROLLED, Code::kAlreadyExists,
+     "Use the grant that the process holds, or release that one first."},
 
     // The administrator's files.
     {v1::REASON_RELOAD_REJECTED, Code::kFailedPrecondition,

@@ -50,9 +50,7 @@ void Print(const std::string& what, double nanoseconds, double baseline) {
 // Sends a datagram and takes it, again and again. `each` before each.
 class Datagrams {
  public:
-  void Attach(int program) {
-    receiver_.Attach(SO_ATTACH_BPF, program);
-  }
+  void Attach(int program) { receiver_.Attach(SO_ATTACH_BPF, program); }
   double Measure(const std::function<void()>& each = [] {}) {
     const std::string bytes(64, 'x');
     const auto began = Clock::now();
@@ -163,9 +161,7 @@ void RealPackets() {
        [&] { return full.Measure(); },
        {}},
       {"flow_filter, a rule replaced before each packet",
-       [&] {
-         return fed.Measure([&] { changing.Submit(rule++ % 1000); });
-       },
+       [&] { return fed.Measure([&] { changing.Submit(rule++ % 1000); }); },
        {}},
   };
   for (int round = 0; round < kRounds; ++round) {

@@ -66,8 +66,7 @@ TEST_F(CapacityTest, ManySessions) {
   ASSERT_NO_FATAL_FAILURE(Start());
   const Resting before = Rest();
   Nobody client;
-  client.Tell(
-      absl::StrCat("many ", daemon().broker_socket(), " ", sessions));
+  client.Tell(absl::StrCat("many ", daemon().broker_socket(), " ", sessions));
   EXPECT_EQ(client.Answer(std::chrono::seconds(100)),
             absl::StrCat("ok ", sessions));
   const v1::StatusReply status = Status();

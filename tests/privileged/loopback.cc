@@ -75,8 +75,7 @@ void UdpSocket::SendTo(uint16_t port, const std::string& bytes) {
   const Address address = Parse(ipv6_ ? "::1" : "127.0.0.1", port);
   // A receiver that answered "nobody is here" before makes one send fail.
   for (int i = 0; i < 2; ++i) {
-    if (sendto(fd(), bytes.data(), bytes.size(), 0,
-               &address.any,
+    if (sendto(fd(), bytes.data(), bytes.size(), 0, &address.any,
                SizeOf(address)) == static_cast<ssize_t>(bytes.size())) {
       return;
     }

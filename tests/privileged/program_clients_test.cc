@@ -91,10 +91,10 @@ TEST_F(TunSteeringClientTest, SteersTheQueuesThatItHolds) {
                           "tun devices (CONFIG_TUN)");
   BPFGRANT_AS_NOBODY();
   device_.Adopt({kFirst, kSecond});
-  auto grant = connection().Acquire(
-      {.program = "tun_steering",
-       .interface = TUN_STEERING_INTERFACE,
-       .interface_hash = TUN_STEERING_INTERFACE_HASH});
+  auto grant =
+      connection().Acquire({.program = "tun_steering",
+                            .interface = TUN_STEERING_INTERFACE,
+                            .interface_hash = TUN_STEERING_INTERFACE_HASH});
   ASSERT_TRUE(grant.ok()) << grant.status();
   auto mapped = MappedArray::Map(**grant->Find("config"));
   ASSERT_TRUE(mapped.ok()) << mapped.status();

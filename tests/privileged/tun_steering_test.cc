@@ -58,11 +58,13 @@ constexpr Vector kVectors[] = {
      0x40207d3d},
     {"ff02::1", 4739, "3ffe:501:8::260:97ff:fe40:efab", 14230, 0x0f0c461c,
      0xdde51bbf},
-    {"fe80::200:f8ff:fe21:67cf", 38024,
-     "3ffe:1900:4545:3:200:f8ff:fe21:67cf", 44251, 0x4b61e985, 0x02d1feef},
+    {"fe80::200:f8ff:fe21:67cf", 38024, "3ffe:1900:4545:3:200:f8ff:fe21:67cf",
+     44251, 0x4b61e985, 0x02d1feef},
 };
 
-bool IsIpv6(const char* address) { return std::strchr(address, ':') != nullptr; }
+bool IsIpv6(const char* address) {
+  return std::strchr(address, ':') != nullptr;
+}
 
 // A frame with an IP header and, behind what `extensions` holds, a transport
 // header.

@@ -109,8 +109,8 @@ void ScriptedLoader::Serve(const daemon::LoaderRequest& request, Mode mode) {
       Reply(reply, {});
       return;
     case Mode::kShort:
-      *reply.mutable_refusal() = RefusalOf(
-          Refuse(v1::REASON_BUSY, "loading: Cannot allocate memory"));
+      *reply.mutable_refusal() =
+          RefusalOf(Refuse(v1::REASON_BUSY, "loading: Cannot allocate memory"));
       Reply(reply, {});
       return;
     default:

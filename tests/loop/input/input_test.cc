@@ -34,10 +34,10 @@ class InputTest : public NobodyTest {
                             "io_uring loops (struct io_uring_bpf_ops)");
     NobodyTest::SetUp();
     if (!IsNobody() || HasFatalFailure()) return;
-    auto loop = Loop::Create(&connection(),
-                             {.program = "feed",
-                              .interface = "feed/1",
-                              .where = Loop::Where::kKernelOnly});
+    auto loop =
+        Loop::Create(&connection(), {.program = "feed",
+                                     .interface = "feed/1",
+                                     .where = Loop::Where::kKernelOnly});
     ASSERT_TRUE(loop.ok()) << loop.status();
     loop_.emplace(*std::move(loop));
     bell_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
