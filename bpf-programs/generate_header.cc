@@ -18,6 +18,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/manifest.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/object_check.h"
 
 namespace bpfgrant::daemon {
 namespace {
