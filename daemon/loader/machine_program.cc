@@ -7,12 +7,12 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "bpf-programs/include/bpfgrant/enrolled.h"
-#include "daemon/loader/rights.h"
 #include "daemon/loader/tracing_object.h"
 #include "proto/refusal/refusal.h"
 
@@ -92,50 +92,19 @@ MachineProgram::~MachineProgram() { Detach(); }
 
 void MachineProgram::FindGrantMaps(const v1::Manifest& manifest) {
   for (const v1::Manifest::Map& declared : manifest.map()) {
-    const bpf_map* each = GrantMapOf(object_.get(), declared.name());
-    GrantMap map;
-    map.name = declared.name();
-    map.type = bpf_map__type(each);
-    map.key_size = bpf_map__key_size(each);
-    map.value_size = bpf_map__value_size(each);
-    map.max_entries = bpf_map__max_entries(each);
-    map.flags = bpf_map__map_flags(each);
-    map.key_type = bpf_map__btf_key_type_id(each);
-    map.value_type = bpf_map__btf_value_type_id(each);
-    map.offered = !declared.handle().empty();
-    map.rights = declared.rights();
-    grant_maps_.push_back(std::move(map));
+    grant_maps_.push_back({declared.name(), -1,
+                           MapShape(GrantMapOf(object_.get(), declared.name())),
+                           !declared.handle().empty(), declared.rights()});
   }
-}
-
-absl::StatusOr<UniqueFd> MachineProgram::MakeMap(
-    const GrantMap& map, const Mitigations& mitigations) const {
-  LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = map.flags);
-  // Linux 6.1 takes no map without BTF among those that have some.
-  if (map.value_type != 0) {
-    options.btf_fd = static_cast<uint32_t>(bpf_object__btf_fd(object_.get()));
-    options.btf_key_type_id = map.key_type;
-    options.btf_value_type_id = map.value_type;
-  }
-  const bool narrowed = map.offered && mitigations.narrowed_handles;
-  if (narrowed) options.map_flags |= CreateFlagsOf(map.rights);
-  UniqueFd fd(bpf_map_create(static_cast<bpf_map_type>(map.type),
-                             map.name.c_str(), map.key_size, map.value_size,
-                             map.max_entries, &options));
-  if (!fd.valid()) {
-    return Failed("making a grant's map", errno);
-  }
-  if (narrowed && !HasRights(fd.get(), map.rights)) {
-    return absl::InternalError("the kernel did not narrow a grant's map");
-  }
-  return fd;
 }
 
 absl::StatusOr<std::vector<UniqueFd>> MachineProgram::AddMaps(
     uint32_t slot, const Mitigations& mitigations) {
   std::vector<UniqueFd> made;
   for (const GrantMap& map : grant_maps_) {
-    auto fd = MakeMap(map, mitigations);
+    std::optional<v1::Rights> rights;
+    if (map.offered && mitigations.narrowed_handles) rights = map.rights;
+    auto fd = map.shape.Make(object_.get(), map.name, rights);
     if (!fd.ok()) return fd.status();
     made.push_back(*std::move(fd));
   }

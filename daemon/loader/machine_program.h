@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "daemon/loader/admission.h"
 #include "daemon/loader/instance.h"
+#include "daemon/loader/map_shape.h"
 #include "daemon/loader/object.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
@@ -58,13 +59,7 @@ class MachineProgram {
   struct GrantMap {
     std::string name;
     int array = -1;  // the map of all of them, owned by `object_`
-    uint32_t type = 0;
-    uint32_t key_size = 0;
-    uint32_t value_size = 0;
-    uint32_t max_entries = 0;
-    uint32_t flags = 0;
-    uint32_t key_type = 0;  // ids in the object's BTF; 0: none
-    uint32_t value_type = 0;
+    MapShape shape;
     bool offered = false;
     v1::Rights rights = v1::RIGHTS_UNSPECIFIED;
   };
@@ -72,8 +67,6 @@ class MachineProgram {
   explicit MachineProgram(BpfObject object) : object_(std::move(object)) {}
 
   void FindGrantMaps(const v1::Manifest& manifest);
-  absl::StatusOr<UniqueFd> MakeMap(const GrantMap& map,
-                                   const Mitigations& mitigations) const;
   absl::Status Attach();
   void Detach();
 

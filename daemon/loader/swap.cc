@@ -14,7 +14,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "daemon/loader/object.h"
-#include "daemon/loader/rights.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
@@ -103,11 +102,6 @@ class Code {
 absl::Status Mismatch(const v1::Manifest::Map& map, absl::string_view what) {
   return Refuse(v1::REASON_OBJECT_MISMATCH,
                 absl::StrCat("swappable map '", map.name(), "': ", what));
-}
-
-absl::Status NotMade(const char* what, const std::string& name, int error) {
-  return Refuse(MayPass(error) ? v1::REASON_BUSY : v1::REASON_LOAD_FAILED,
-                absl::StrCat(what, " of '", name, "': ", std::strerror(error)));
 }
 
 absl::Status CheckEmpty(const v1::Manifest::Map& declared, int fd) {
@@ -203,16 +197,9 @@ Swaps::Swaps(const bpf_object* object, const v1::Manifest& manifest,
   for (const v1::Manifest::Map& map : manifest.map()) {
     if (!map.swappable()) continue;
     const bpf_map* inner = bpf_map__inner_map(MapOf(object, map.name()));
-    pairs_.push_back({map.name(),
-                      bpf_map__type(inner),
-                      bpf_map__key_size(inner),
-                      bpf_map__value_size(inner),
-                      bpf_map__max_entries(inner),
-                      bpf_map__map_flags(inner) |
-                          (narrowed ? CreateFlagsOf(map.rights()) : 0),
-                      bpf_map__btf_key_type_id(inner),
-                      bpf_map__btf_value_type_id(inner),
-                      {}});
+    std::optional<v1::Rights> rights;
+    if (narrowed) rights = map.rights();
+    pairs_.push_back({map.name(), MapShape(inner), rights, {}});
   }
 }
 
@@ -220,27 +207,20 @@ absl::Status Swaps::Fill(const bpf_object* object) {
   for (Pair& pair : pairs_) {
     std::array<uint32_t, kCopies> keys{}, fds{};
     for (uint32_t copy = 0; copy < kCopies; ++copy) {
-      // As libbpf makes the one that the pair is measured by: Linux 6.1 takes a
-      // map without BTF for another kind (bpf_map_meta_equal).
-      LIBBPF_OPTS(bpf_map_create_opts, options,
-                  .btf_fd = static_cast<uint32_t>(bpf_object__btf_fd(object)),
-                  .btf_key_type_id = pair.key_type,
-                  .btf_value_type_id = pair.value_type,
-                  .map_flags = pair.flags);
-      pair.maps[copy] = UniqueFd(bpf_map_create(
-          static_cast<bpf_map_type>(pair.type), pair.name.c_str(),
-          pair.key_size, pair.value_size, pair.max_entries, &options));
-      if (!pair.maps[copy].valid()) {
-        return NotMade("making one", pair.name, errno);
-      }
+      auto map = pair.shape.Make(object, pair.name, pair.rights);
+      if (!map.ok()) return map.status();
       keys[copy] = copy;
-      fds[copy] = static_cast<uint32_t>(pair.maps[copy].get());
+      fds[copy] = static_cast<uint32_t>(map->get());
+      pair.maps[copy] = *std::move(map);
     }
     // Of one call the kernel makes one grace period, from Linux 6.12 on.
     uint32_t count = kCopies;
     if (bpf_map_update_batch(bpf_map__fd(MapOf(object, pair.name)), keys.data(),
                              fds.data(), &count, nullptr) < 0) {
-      return NotMade("putting in place the two", pair.name, errno);
+      const int error = errno;
+      return Refuse(MayPass(error) ? v1::REASON_BUSY : v1::REASON_LOAD_FAILED,
+                    absl::StrCat("putting the two of '", pair.name,
+                                 "' in place: ", std::strerror(error)));
     }
   }
   return absl::OkStatus();

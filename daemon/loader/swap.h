@@ -6,6 +6,7 @@
 #define DAEMON_LOADER_SWAP_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "absl/types/span.h"
 #include "bpfgrant/v1/manifest.pb.h"
 #include "daemon/loader/manifest.h"
+#include "daemon/loader/map_shape.h"
 #include "proto/wire/unique_fd.h"
 
 struct bpf_map;
@@ -54,8 +56,8 @@ class Swaps {
  private:
   struct Pair {
     std::string name;
-    uint32_t type, key_size, value_size, max_entries, flags;
-    uint32_t key_type, value_type;  // in the object's BTF
+    MapShape shape;
+    std::optional<v1::Rights> rights;  // to which its fds are narrowed
     UniqueFd maps[2];
   };
   std::vector<Pair> pairs_;
