@@ -122,11 +122,12 @@ absl::StatusOr<v1::ExplainReply> Service::Explain(
                            ? "PROGRAM: the fd is harmless on this kernel"
                            : "PROGRAM: the rule trusts the caller");
   } else {
-    reply.set_delivery(
-        program->dangerous()
-            ? absl::StrCat("ATTACH: ",
-                           program->description().detail().fd_danger())
-            : "ATTACH: the manifest lists nothing else");
+    const v1::ProgramDescription& detail = program->description().detail();
+    reply.set_delivery(absl::StrCat(
+        "ATTACH to a ",
+        detail.target() == v1::TARGET_TUN ? "tun device: " : "socket: ",
+        program->dangerous() ? detail.fd_danger()
+                             : "the manifest lists nothing else"));
   }
   absl::StrAppend(reply.mutable_sentence(), "; ", reply.delivery());
   return reply;

@@ -83,10 +83,10 @@ constexpr Row kTable[] = {
     {v1::REASON_DELIVERY_NOT_ALLOWED, Code::kFailedPrecondition,
      "Ask for a delivery that `bpfgrantctl describe` shows."},
     {v1::REASON_DELIVERY_DANGEROUS, Code::kFailedPrecondition,
-     "Ask for an attachment and send the socket along, or have the "
+     "Ask for an attachment and send the socket or device along, or have the "
      "administrator say `trusted: true` in the rule."},
     {v1::REASON_SOCKET_NEEDED, Code::kInvalidArgument,
-     "Send the socket to attach to beside the request."},
+     "Send the socket, or the device's fd, to attach to beside the request."},
     {v1::REASON_SOCKET_UNSUITABLE, Code::kInvalidArgument,
      "Send a socket of the kind that the program is for."},
     {v1::REASON_ATTACH_FAILED, Code::kFailedPrecondition,
@@ -162,6 +162,10 @@ constexpr Row kTable[] = {
      "Build the program against gate.bpf.h, so that it can be revoked."},
     {v1::REASON_TOO_LARGE, Code::kResourceExhausted,
      "Make it smaller: proto/wire/limits.h has the limits."},
+
+    // Handing over, once more.
+    {v1::REASON_TUN_UNSUITABLE, Code::kInvalidArgument,
+     "Send an fd of /dev/net/tun on which TUNSETIFF has put a device."},
 
     {v1::REASON_INTERNAL, Code::kInternal,
      "The journal of bpfgrantd has more; please report it."},

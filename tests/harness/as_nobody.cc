@@ -43,8 +43,8 @@ void Execute(const std::string& broker_socket, const Fds& fds) {
                                     ".", test->name())},
                       options);
   // CTest would take these words for this process's own.
-  const std::string told =
-      absl::StrReplaceAll(outcome.Describe(), {{"[  SKIPPED ]", "[ skipped ]"}});
+  const std::string told = absl::StrReplaceAll(
+      outcome.Describe(), {{"[  SKIPPED ]", "[ skipped ]"}});
   EXPECT_TRUE(outcome.ok()) << told;
   EXPECT_NE(outcome.output.find("[       OK ]"), std::string::npos) << told;
 }
@@ -53,15 +53,18 @@ void Execute(const std::string& broker_socket, const Fds& fds) {
 
 const char* SocketForNobody() { return given_socket; }
 
-void RunThisTestAsNobody(const std::string& program, const Fds& fds) {
-  if (const char* shared = std::getenv("BPFGRANT_TEST_SHARED_DAEMON")) {
+void RunThisTestAsNobody(const std::string& program, const Fds& fds,
+                         const std::string& policy) {
+  const char* shared = std::getenv("BPFGRANT_TEST_SHARED_DAEMON");
+  if (shared != nullptr && policy.empty()) {
     std::string socket;
     std::getline(std::ifstream(shared), socket);
     ASSERT_NE(socket, "") << shared << ": there is no daemon";
     return Execute(socket, fds);
   }
-  auto daemon = Daemon::Start(
-      {.policy = kAllowAll, .config = kNothingAhead, .programs = {program}});
+  auto daemon = Daemon::Start({.policy = policy.empty() ? kAllowAll : policy,
+                               .config = kNothingAhead,
+                               .programs = {program}});
   ASSERT_TRUE(daemon.ok()) << daemon.status();
   Execute((*daemon)->broker_socket(), fds);
   const absl::Status stopped = (*daemon)->Stop();
@@ -77,7 +80,7 @@ void NobodyTest::SetUp() {
   }
   BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON);
   const Fds fds = FdsForNobody();
-  if (!HasFatalFailure()) RunThisTestAsNobody(program_, fds);
+  if (!HasFatalFailure()) RunThisTestAsNobody(program_, fds, Policy());
 }
 
 }  // namespace bpfgrant::test

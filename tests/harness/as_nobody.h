@@ -31,9 +31,11 @@ namespace bpfgrant::test {
 const char* SocketForNobody();
 
 // Executes the test case under way as nobody, with these fds under these
-// numbers. A failure of the test if that one fails.
+// numbers. A failure of the test if that one fails. With a policy it has a
+// daemon of its own.
 void RunThisTestAsNobody(const std::string& program,
-                         const std::vector<std::pair<int, int>>& fds = {});
+                         const std::vector<std::pair<int, int>>& fds = {},
+                         const std::string& policy = "");
 
 class NobodyTest : public ::testing::Test {
  protected:
@@ -42,6 +44,8 @@ class NobodyTest : public ::testing::Test {
   void SetUp() override;
   // Called as root: ours, and its number there.
   virtual std::vector<std::pair<int, int>> FdsForNobody() { return {}; }
+  // The policy's text; empty: everyone may have everything, and is trusted.
+  virtual std::string Policy() { return ""; }
 
   bool IsNobody() const { return SocketForNobody() != nullptr; }
   Connection& connection() { return *connection_; }

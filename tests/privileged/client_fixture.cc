@@ -44,7 +44,7 @@ void ClientTest::TearDown() {
 
 void ClientTest::Start(DaemonOptions options) {
   if (options.policy.empty()) options.policy = kAllowAll;
-  options.programs = kTwoPrograms;
+  if (options.programs.empty()) options.programs = kTwoPrograms;
   ASSERT_TRUE(StartDaemon(options));
   auto connection = Connection::Connect(
       {.path = daemon().broker_socket(), .timeout = kPatience});
