@@ -149,9 +149,9 @@ const v1::HelloReply& Connection::session() const {
   return channel_->session();
 }
 
-absl::StatusOr<Grant> Connection::Receive(v1::ClientFrame frame, int socket) {
+absl::StatusOr<Grant> Connection::Receive(v1::ClientFrame frame, int target) {
   const std::vector<int> fds =
-      socket < 0 ? std::vector<int>() : std::vector<int>{socket};
+      target < 0 ? std::vector<int>() : std::vector<int>{target};
   absl::StatusOr<Channel::Reply> reply = channel_->Call(frame, fds);
   if (!reply.ok()) return reply.status();
   const v1::AcquireReply& acquired = reply->frame.acquire();
@@ -175,15 +175,15 @@ absl::StatusOr<Grant> Connection::Acquire(const AcquireOptions& options) {
     request.add_handle(handle);
   }
   if (options.ring.has_value()) request.set_ring(*options.ring);
-  return Receive(std::move(frame), options.socket);
+  return Receive(std::move(frame), options.target);
 }
 
-absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int socket,
+absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int target,
                                         std::optional<int> ring) {
   v1::ClientFrame frame;
   frame.mutable_claim()->set_grant(grant);
   if (ring.has_value()) frame.mutable_claim()->set_ring(*ring);
-  return Receive(std::move(frame), socket);
+  return Receive(std::move(frame), target);
 }
 
 absl::StatusOr<v1::ListReply> Connection::List() {

@@ -56,9 +56,9 @@ class Connection {
     // Map handles wanted, by name; none: all that the program offers.
     std::vector<std::string> handles;
     v1::Delivery delivery = v1::DELIVERY_PROGRAM;
-    // For DELIVERY_ATTACH and DELIVERY_ANY: the socket to attach to. Remains
-    // the caller's.
-    int socket = -1;
+    // For DELIVERY_ATTACH and DELIVERY_ANY: the socket, or the queue of a tun
+    // device, to attach to. Remains the caller's.
+    int target = -1;
     // For DELIVERY_RING: the ring to attach to, disabled as yet. Its number is
     // sent, not the fd; it has to stay open until the answer. Class Loop
     // (loop.h) does all of it.
@@ -102,8 +102,8 @@ class Connection {
 
   absl::StatusOr<Grant> Acquire(const AcquireOptions& options);
   // Fetches the fds of a grant that was acquired over gRPC in this session.
-  // `socket` and `ring` as in AcquireOptions.
-  absl::StatusOr<Grant> Claim(uint64_t grant, int socket = -1,
+  // `target` and `ring` as in AcquireOptions.
+  absl::StatusOr<Grant> Claim(uint64_t grant, int target = -1,
                               std::optional<int> ring = std::nullopt);
 
   // All pages of them.
@@ -142,7 +142,7 @@ class Connection {
 
  private:
   explicit Connection(std::shared_ptr<Channel> channel);
-  absl::StatusOr<Grant> Receive(v1::ClientFrame frame, int socket);
+  absl::StatusOr<Grant> Receive(v1::ClientFrame frame, int target);
 
   std::shared_ptr<Channel> channel_;
 };

@@ -33,10 +33,10 @@ class Grant {
   ~Grant();
 
   uint64_t id() const { return id_; }
-  // PROGRAM: the program's fd is here. ATTACH: the daemon attached it to the
-  // socket that came with the request, and locked that. RING: it attached the
-  // loop to the ring that the request named, and restricted that; among the
-  // handles is the array `status`, one struct bpfgrant_loop_status
+  // PROGRAM: the program's fd is here. ATTACH: the daemon attached it to what
+  // came with the request, and locked that if it was a socket. RING: it
+  // attached the loop to the ring that the request named, and restricted that;
+  // among the handles is the array `status`, one struct bpfgrant_loop_status
   // (bpfgrant/loop_status.h) to be mapped. PROCESS: the program serves this
   // process, all its threads, until the grant ends.
   v1::Delivery delivery() const { return delivery_; }

@@ -68,6 +68,19 @@ void PrintHandles(const v1::DescribeReply& reply) {
   table.Print();
 }
 
+std::string TargetInWords(v1::Target target) {
+  switch (target) {
+    case v1::TARGET_SOCKET:
+      return "a socket (SO_ATTACH_BPF)";
+    case v1::TARGET_REUSEPORT:
+      return "a socket's reuseport group (SO_ATTACH_REUSEPORT_EBPF)";
+    case v1::TARGET_TUN:
+      return "a tun or tap device (TUNSETSTEERINGEBPF)";
+    default:
+      return absl::StrCat("target ", static_cast<int>(target));
+  }
+}
+
 std::string AllowedDeliveries(const v1::ProgramDescription& detail) {
   std::vector<std::string> names;
   for (const int delivery : detail.allowed_delivery()) {
@@ -152,6 +165,9 @@ void PrintDescription(const v1::DescribeReply& reply) {
   sheet.Add("program", absl::StrCat(detail.name(), ", ", detail.type(),
                                     ", function ", detail.entry_point()));
   sheet.Add("delivery", AllowedDeliveries(detail));
+  if (detail.target() != v1::TARGET_UNSPECIFIED) {
+    sheet.Add("attached to", TargetInWords(detail.target()));
+  }
   if (!detail.fd_danger().empty()) {
     sheet.Add("danger of its fd", Cell(detail.fd_danger(), Style::kDoubtful));
   }

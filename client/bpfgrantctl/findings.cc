@@ -145,7 +145,8 @@ void JudgeKernel(const v1::KernelFacts& kernel, Findings& findings) {
                       ": whoever may run a program at will could hold "
                       "up the whole machine, so fds of such programs "
                       "go to trusted callers only"),
-         "Nothing to mend: the others' sockets are attached by the daemon. "
+         "Nothing to mend: the daemon attaches to the others' sockets and "
+         "devices. "
          "`trusted: true` in a rule lifts this for whom it is for."});
   } else {
     findings.push_back({Level::kFine, "preemption",

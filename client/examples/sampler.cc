@@ -190,7 +190,7 @@ absl::StatusOr<Grant> Acquire(Connection& connection, int socket, bool attach) {
   options.interface = PACKET_SAMPLER_INTERFACE;
   options.interface_hash = PACKET_SAMPLER_INTERFACE_HASH;
   options.delivery = attach ? v1::DELIVERY_ATTACH : v1::DELIVERY_ANY;
-  options.socket = socket;
+  options.target = socket;
   return connection.Acquire(options);
 }
 

@@ -87,7 +87,7 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
 
   Target target{UniqueFd(), RingOf(request)};
   if (wanted.delivery == v1::DELIVERY_ATTACH && !company.fds.empty()) {
-    target.socket = std::move(company.fds.front());
+    target.fd = std::move(company.fds.front());
   }
   absl::StatusOr<Instance> ready = parts_.pool.TakeReady(*wanted.program);
   if (ready.ok()) {
@@ -200,14 +200,14 @@ void Granting::Claim(Session& session, const v1::ClaimRequest& request,
   grant->claim_deadline = EventLoop::Source();
   --session.unclaimed;
   Target target{UniqueFd(), RingOf(request)};
-  if (!fds.empty()) target.socket = std::move(fds.front());
+  if (!fds.empty()) target.fd = std::move(fds.front());
   HandOver(*grant, std::move(target), std::move(answer));
 }
 
 void Granting::HandOver(Grant& grant, Target target, Answer answer) {
   switch (grant.info.delivery()) {
     case v1::DELIVERY_ATTACH:
-      AttachSocket(grant, std::move(target), std::move(answer));
+      AttachFd(grant, std::move(target), std::move(answer));
       return;
     case v1::DELIVERY_RING:
       AttachRing(grant, target, std::move(answer));
@@ -220,14 +220,14 @@ void Granting::HandOver(Grant& grant, Target target, Answer answer) {
   }
 }
 
-void Granting::AttachSocket(Grant& grant, Target target, Answer answer) {
+void Granting::AttachFd(Grant& grant, Target target, Answer answer) {
   daemon::LoaderRequest request;
   request.mutable_attach()->set_program(grant.info.program());
   request.mutable_attach()->set_owner(grant.info.uid());
   request.mutable_attach()->set_until_ns(AttachUntil());
   std::vector<UniqueFd> fds;
   fds.emplace_back(fcntl(grant.instance.fds.front().get(), F_DUPFD_CLOEXEC, 0));
-  fds.push_back(std::move(target.socket));
+  fds.push_back(std::move(target.fd));
   Attach(grant, std::move(request), std::move(fds), std::move(answer));
 }
 

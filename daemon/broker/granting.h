@@ -130,9 +130,10 @@ class Granting {
     return request.ring();
   }
 
-  // What a client wants its program attached to, if anything.
+  // What a client wants its program attached to, if anything: a socket or a
+  // device, or a ring.
   struct Target {
-    UniqueFd socket;
+    UniqueFd fd;
     std::optional<int> ring;  // its number in the client
   };
 
@@ -149,7 +150,7 @@ class Granting {
   void OnInstance(uint64_t grant, Target target, bool claim_later,
                   absl::StatusOr<Instance> instance, Answer answer);
   void HandOver(Grant& grant, Target target, Answer answer);
-  void AttachSocket(Grant& grant, Target target, Answer answer);
+  void AttachFd(Grant& grant, Target target, Answer answer);
   void AttachRing(Grant& grant, const Target& target, Answer answer);
   void Enroll(Grant& grant, Answer answer);
   // Sends the session's process along.

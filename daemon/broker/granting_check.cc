@@ -91,13 +91,13 @@ absl::Status Granting::CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
   }
   if (delivery == v1::DELIVERY_ATTACH && fd_count != 1) {
     return Refuse(v1::REASON_SOCKET_NEEDED,
-                  "an attachment needs the socket beside the request");
+                  "an attachment needs what to attach to beside the request");
   }
-  // With ANY the socket comes along in case it is needed.
+  // With ANY it comes along in case it is needed.
   if (delivery == v1::DELIVERY_PROGRAM && wanted != v1::DELIVERY_ANY &&
       fd_count != 0) {
     return Refuse(v1::REASON_UNEXPECTED_FDS,
-                  "delivery of the program's fd takes no socket");
+                  "delivery of the program's fd takes no other");
   }
   return absl::OkStatus();
 }

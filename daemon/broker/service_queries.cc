@@ -29,6 +29,7 @@ policy::Subject ToSubject(const v1::Subject& subject) {
 
 // A delivery that was chosen, and on what grounds.
 std::string WhatAndWhy(v1::Delivery delivery, const Program& program) {
+  const v1::ProgramDescription& detail = program.description().detail();
   switch (delivery) {
     case v1::DELIVERY_PROGRAM:
       return program.dangerous() ? "PROGRAM: the rule trusts the caller"
@@ -39,10 +40,11 @@ std::string WhatAndWhy(v1::Delivery delivery, const Program& program) {
       return "PROCESS: attached once for the machine, serves the client's "
              "process";
     default:
-      return program.dangerous()
-                 ? absl::StrCat("ATTACH: ",
-                                program.description().detail().fd_danger())
-                 : "ATTACH: the manifest lists nothing else";
+      return absl::StrCat(
+          "ATTACH to a ",
+          detail.target() == v1::TARGET_TUN ? "tun device: " : "socket: ",
+          program.dangerous() ? detail.fd_danger()
+                              : "the manifest lists nothing else");
   }
 }
 

@@ -31,6 +31,7 @@ void DescribeManifest(const v1::Manifest& manifest, Program& program) {
   detail->set_entry_point(manifest.program().function());
   detail->set_type(TypeName(manifest.program().type()));
   *detail->mutable_allowed_delivery() = manifest.program().delivery();
+  detail->set_target(TargetOf(manifest.program()));
   detail->set_on_revoke(
       IsLoop(manifest) || IsTracing(manifest)
           ? "STOP"
@@ -105,8 +106,10 @@ std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
       "Revoking stops the program: from then on it answers ",
       v1::Manifest::OnRevoke_Name(manifest.program().on_revoke()),
       " to every packet. It takes back no fd and no attachment: who holds the "
-      "program, a map or a socket with the program on it keeps them, what is "
-      "in the maps and their memory (about ",
+      "program, a map or a ",
+      TargetOf(manifest.program()) == v1::TARGET_TUN ? "device" : "socket",
+      " with the program on it keeps them, what is in the maps and their "
+      "memory (about ",
       bytes, " bytes), until the last is closed.");
 }
 

@@ -4,8 +4,6 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,13 +15,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/target.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
 namespace {
-
-// The kernel's own, which user space has no name for.
-constexpr int kNotSupported = 524;
 
 // What a child says of its attempt; 0 is success.
 struct Outcome {
@@ -47,62 +43,15 @@ void CloseAllBut(std::array<int, 3> kept) {
   syscall(SYS_close_range, first, ~0U, 0);
 }
 
-int Attach(int program, int socket, v1::Manifest::Type type, bool lock) {
-  struct stat info;
-  if (fstat(socket, &info) < 0) return errno;
-  if (!S_ISSOCK(info.st_mode)) return ENOTSOCK;
-  const bool is_filter = type == v1::Manifest::SOCKET_FILTER;
-  const int option = is_filter ? SO_ATTACH_BPF : SO_ATTACH_REUSEPORT_EBPF;
-  if (setsockopt(socket, SOL_SOCKET, option, &program, sizeof(program)) < 0) {
-    return errno;
-  }
-  // A reuseport program belongs to the whole group of sockets; locking one of
-  // them would bind that one only.
-  if (!is_filter || !lock) return 0;
-  const int on = 1;
-  if (setsockopt(socket, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)) < 0) {
-    const int error = errno;
-    setsockopt(socket, SOL_SOCKET, SO_DETACH_BPF, &on, sizeof(on));
-    return error;
-  }
-  return 0;
-}
-
-[[noreturn]] void AttachAndExit(int program, int socket, int pipe,
-                                v1::Manifest::Type type, bool lock,
-                                pid_t parent) {
+[[noreturn]] void AttachAndExit(int fd, int program, int pipe,
+                                v1::Target target, bool lock, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   // The parent may have died before that call.
   if (getppid() != parent) _exit(1);
-  CloseAllBut({program, socket, pipe});
-  const Outcome outcome{Attach(program, socket, type, lock)};
+  CloseAllBut({fd, program, pipe});
+  const Outcome outcome{PutOn(fd, program, target, lock)};
   const ssize_t written = write(pipe, &outcome, sizeof(outcome));
   _exit(written == sizeof(outcome) ? 0 : 1);
-}
-
-absl::Status StatusOf(const Outcome& outcome) {
-  switch (outcome.error) {
-    case 0:
-      return absl::OkStatus();
-    case ENOTSOCK:
-      return Refuse(v1::REASON_SOCKET_UNSUITABLE, "the fd is not a socket");
-    case EINVAL:
-    case ENOPROTOOPT:
-    case EOPNOTSUPP:
-    case kNotSupported:
-    case EPROTONOSUPPORT:
-    case EAFNOSUPPORT:
-      return Refuse(v1::REASON_SOCKET_UNSUITABLE,
-                    absl::StrCat("a socket of this kind, or in this state, "
-                                 "takes no such program (errno ",
-                                 outcome.error, ")"));
-    case EPERM:
-      return Refuse(v1::REASON_ATTACH_FAILED,
-                    "the socket's filter is locked already (SO_LOCK_FILTER)");
-    default:
-      return Refuse(v1::REASON_ATTACH_FAILED,
-                    absl::StrCat("attaching: ", std::strerror(outcome.error)));
-  }
 }
 
 absl::Status TimedOut() {
@@ -131,9 +80,9 @@ bool Attacher::HasPlaceFor(uint32_t owner) const {
          static_cast<size_t>(of_owner) < kMaxChildrenOfOwner;
 }
 
-void Attacher::Start(uint64_t id, uint32_t owner, UniqueFd program,
-                     UniqueFd socket, v1::Manifest::Type type) {
-  waiting_.push_back({id, owner, std::move(program), std::move(socket), type,
+void Attacher::Start(uint64_t id, uint32_t owner, UniqueFd program, UniqueFd fd,
+                     v1::Target target) {
+  waiting_.push_back({id, owner, std::move(program), std::move(fd), target,
                       Clock::now() + deadline_});
   // A place may be free at once; a failure is answered by the next Collect.
   if (waiting_.size() == 1 && HasPlaceFor(owner) &&
@@ -156,11 +105,11 @@ absl::Status Attacher::Fork(Waiting& waiting) {
                   absl::StrCat("fork: ", std::strerror(errno)));
   }
   if (pid == 0) {
-    AttachAndExit(waiting.program.get(), waiting.socket.get(), writing.get(),
-                  waiting.type, mitigations_.lock_filter, parent);
+    AttachAndExit(waiting.fd.get(), waiting.program.get(), writing.get(),
+                  waiting.target, mitigations_.lock_filter, parent);
   }
-  children_.push_back(
-      {waiting.id, waiting.owner, pid, std::move(reading), waiting.deadline});
+  children_.push_back({waiting.id, waiting.owner, waiting.target, pid,
+                       std::move(reading), waiting.deadline});
   return absl::OkStatus();
 }
 
@@ -197,7 +146,7 @@ void Attacher::CollectChild(Child& child, Clock::time_point now,
     length = read(child.outcome.get(), &outcome, sizeof(outcome));
   } while (length < 0 && errno == EINTR);
   if (length == sizeof(outcome)) {
-    results.push_back({child.id, StatusOf(outcome)});
+    results.push_back({child.id, StatusOfPutOn(outcome.error, child.target)});
   } else if (length >= 0) {
     results.push_back(
         {child.id, Refuse(v1::REASON_ATTACH_FAILED,

@@ -1,6 +1,6 @@
-// Attaching programs to clients' sockets. Each attachment runs in a child
-// process of its own with a deadline: the socket's lock is the client's to
-// hold, and the loader must never wait for a client.
+// Attaching programs to clients' sockets and devices. Each attachment runs in a
+// child process of its own with a deadline: the locks that it takes are
+// clients' to hold, and the loader must never wait for a client.
 //
 // It must not decide who may have an attachment.
 
@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "bpfgrant/v1/manifest.pb.h"
+#include "bpfgrant/v1/messages.pb.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/limits.h"
 #include "proto/wire/unique_fd.h"
@@ -43,16 +43,16 @@ class Attacher {
 
   struct Result {
     uint64_t id = 0;
-    // OK, REASON_SOCKET_UNSUITABLE or REASON_ATTACH_FAILED.
+    // OK, REASON_SOCKET_UNSUITABLE, REASON_TUN_UNSUITABLE or
+    // REASON_ATTACH_FAILED.
     absl::Status status;
   };
 
-  // Begins to attach `program`, of type `type`, to `socket` of `owner`. Collect
-  // answers
-  // for `id`, at the latest when the deadline that begins now is past. Must not
-  // be called while the process has threads.
-  void Start(uint64_t id, uint32_t owner, UniqueFd program, UniqueFd socket,
-             v1::Manifest::Type type);
+  // Begins to attach `program` to `fd` of `owner`, which ought to be a
+  // `target`. Collect answers for `id`, at the latest when the deadline that
+  // begins now is past. Must not be called while the process has threads.
+  void Start(uint64_t id, uint32_t owner, UniqueFd program, UniqueFd fd,
+             v1::Target target);
 
   // Adds what poll(2) has to watch for Collect to have something to do.
   void AddTo(std::vector<pollfd>& polled) const;
@@ -71,13 +71,14 @@ class Attacher {
     uint64_t id;
     uint32_t owner;
     UniqueFd program;
-    UniqueFd socket;
-    v1::Manifest::Type type;
+    UniqueFd fd;
+    v1::Target target;
     Clock::time_point deadline;
   };
   struct Child {
     uint64_t id;
     uint32_t owner;
+    v1::Target target;
     pid_t pid;
     UniqueFd outcome;  // a pipe on which the child says how it went
     Clock::time_point deadline;

@@ -329,10 +329,10 @@ absl::Status Loader::OnAttach(uint64_t id, const AttachRequest& request,
     return SendRefusal(id, Refuse(v1::REASON_INVALID_ARGUMENT,
                                   "the fd is no program of that type"));
   }
-  // Its socket must not be locked all the same.
+  // What the client sent must stay as it is then.
   if (IsLate(request.until_ns())) return SendRefusal(id, TooBusy());
   attacher_.Start(id, request.owner(), std::move(fds[0]), std::move(fds[1]),
-                  approved.type());
+                  TargetOf(approved));
   return absl::OkStatus();
 }
 

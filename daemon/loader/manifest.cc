@@ -156,6 +156,21 @@ absl::Status CheckObjects(const TextFile& text, const v1::Manifest& manifest) {
   return absl::OkStatus();
 }
 
+// A tun device takes socket filters; the others take one type each.
+bool Fits(v1::Target target, v1::Manifest::Type type) {
+  switch (target) {
+    case v1::TARGET_UNSPECIFIED:
+      return true;
+    case v1::TARGET_REUSEPORT:
+      return type == v1::Manifest::SK_REUSEPORT;
+    case v1::TARGET_SOCKET:
+    case v1::TARGET_TUN:
+      return type == v1::Manifest::SOCKET_FILTER;
+    default:
+      return false;
+  }
+}
+
 absl::Status CheckProgram(const TextFile& text, const v1::Manifest& manifest) {
   if (!manifest.has_program()) {
     return text.Complain(text.Where("program"), "program is missing");
@@ -175,6 +190,12 @@ absl::Status CheckProgram(const TextFile& text, const v1::Manifest& manifest) {
                          "delivery must be given: DELIVERY_PROGRAM, "
                          "DELIVERY_ATTACH, or both; of a loop DELIVERY_RING, "
                          "of a tracing program DELIVERY_PROCESS");
+  }
+  if (!Fits(program.target(), program.type())) {
+    return text.Complain(text.Where("program", -1, "target"),
+                         absl::StrCat("a program of type ",
+                                      v1::Manifest::Type_Name(program.type()),
+                                      " is not attached to that"));
   }
   if (IsLoop(manifest) || IsTracing(manifest)) return absl::OkStatus();
   std::set<int> seen;
@@ -299,6 +320,18 @@ absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
 }
 
 }  // namespace
+
+v1::Target TargetOf(const v1::Manifest::Program& program) {
+  if (program.target() != v1::TARGET_UNSPECIFIED) return program.target();
+  switch (program.type()) {
+    case v1::Manifest::SOCKET_FILTER:
+      return v1::TARGET_SOCKET;
+    case v1::Manifest::SK_REUSEPORT:
+      return v1::TARGET_REUSEPORT;
+    default:
+      return v1::TARGET_UNSPECIFIED;
+  }
+}
 
 bool IsName(std::string_view name) {
   return !name.empty() && name.size() <= kMaxNameBytes &&

@@ -54,6 +54,10 @@ class Manifest {
   int variant_ = -1;
 };
 
+// What clients, or the daemon for them, attach the program to; unspecified:
+// nothing that could be sent along (a loop's ring).
+v1::Target TargetOf(const v1::Manifest::Program& program);
+
 // Whether `name` can be a program's, a map's or a handle's:
 // [a-z][a-z0-9_]{0,62}.
 bool IsName(std::string_view name);

@@ -83,10 +83,10 @@ constexpr Row kTable[] = {
     {v1::REASON_DELIVERY_NOT_ALLOWED, Code::kFailedPrecondition,
      "Ask for a delivery that `bpfgrantctl describe` shows."},
     {v1::REASON_DELIVERY_DANGEROUS, Code::kFailedPrecondition,
-     "Ask for an attachment and send the socket along, or have the "
+     "Ask for an attachment and send the socket or device along, or have the "
      "administrator say `trusted: true` in the rule."},
     {v1::REASON_SOCKET_NEEDED, Code::kInvalidArgument,
-     "Send the socket to attach to beside the request."},
+     "Send the socket, or the device's fd, to attach to beside the request."},
     {v1::REASON_SOCKET_UNSUITABLE, Code::kInvalidArgument,
      "Send a socket of the kind that the program is for."},
     {v1::REASON_ATTACH_FAILED, Code::kFailedPrecondition,
@@ -173,6 +173,10 @@ constexpr Row kTable[] = {
      "on."},
     {v1::REASON_NO_GRACE_PERIODS, Code::kUnimplemented,
      "Run the daemon on more than one processor, none of them in nohz_full=."},
+
+    // Handing over, once more.
+    {v1::REASON_TUN_UNSUITABLE, Code::kInvalidArgument,
+     "Send an fd of /dev/net/tun on which TUNSETIFF has put a device."},
 
     {v1::REASON_INTERNAL, Code::kInternal,
      "The journal of bpfgrantd has more; please report it."},

@@ -89,10 +89,30 @@ INSTANTIATE_TEST_SUITE_P(
                   "x.manifest:17:3: a ring buffer"},
         Complaint{"\"sample_event\"", "\"struct sample_event\"",
                   "x.manifest:18:3: a structure"},
+        Complaint{"on_revoke: DROP", "on_revoke: DROP target: TARGET_REUSEPORT",
+                  "x.manifest:11:19: a program of type SOCKET_FILTER"},
+        Complaint{"type: SOCKET_FILTER",
+                  "type: SK_REUSEPORT target: TARGET_TUN",
+                  "x.manifest:8:22: a program of type SK_REUSEPORT"},
+        Complaint{"on_revoke: DROP", "on_revoke: DROP target: 77",
+                  "x.manifest:11:19: "},
         // What the parser itself says.
         Complaint{"object:", "colour: 1 object:", "x.manifest:4:"},
         Complaint{"object:", "object: \"y\"\nobject:", "x.manifest:5:"},
         Complaint{"type: SOCKET_FILTER", "type: XDP", "x.manifest:8:"}));
+
+TEST(ManifestTest, TheTypeSaysWhatItIsAttachedToUnlessTheManifestDoes) {
+  v1::Manifest::Program program;
+  program.set_type(v1::Manifest::SOCKET_FILTER);
+  EXPECT_EQ(TargetOf(program), v1::TARGET_SOCKET);
+  program.set_target(v1::TARGET_TUN);
+  EXPECT_EQ(TargetOf(program), v1::TARGET_TUN);
+  program.clear_target();
+  program.set_type(v1::Manifest::SK_REUSEPORT);
+  EXPECT_EQ(TargetOf(program), v1::TARGET_REUSEPORT);
+  program.set_type(v1::Manifest::IO_URING_LOOP);
+  EXPECT_EQ(TargetOf(program), v1::TARGET_UNSPECIFIED);
+}
 
 TEST(ManifestTest, PoolIsLimited) {
   EXPECT_THAT(Parse(SampleManifest("x", "bytes") + "pool { ready: 1025 }\n"),

@@ -67,10 +67,13 @@ TEST_F(BpfgrantctlTest, DescribeAndHeaderTellAllOfAProgram) {
   EXPECT_TRUE(root.ok()) << root.Describe();
   EXPECT_THAT(root.output, HasSubstr("reuseport_steer.manifest"));
   EXPECT_THAT(root.output, ::testing::ContainsRegex("digest: +[0-9a-f]{64}\n"));
+  EXPECT_THAT(root.output,
+              ::testing::ContainsRegex("attached to: +a socket's reuseport"));
   EXPECT_THAT(root.output, HasSubstr("HANDLE"));
   const auto reply = FromJson<v1::DescribeReply>(
       Nobody({"--json", "describe", "packet_sampler"}).output);
   EXPECT_EQ(reply.summary().interface(), "packet_sampler/1");
+  EXPECT_EQ(reply.detail().target(), v1::TARGET_SOCKET);
   EXPECT_THAT(reply.digest(), SizeIs(64));
 
   const Outcome header = Nobody({"header", "packet_sampler"});

@@ -54,15 +54,16 @@ void Execute(const std::string& broker_socket, const Fds& fds) {
 const char* SocketForNobody() { return given_socket; }
 
 void RunThisTestAsNobody(const std::string& program, const Fds& fds,
+                         const std::string& policy,
                          const std::vector<std::string>& without) {
   const char* shared = std::getenv("BPFGRANT_TEST_SHARED_DAEMON");
-  if (shared != nullptr && without.empty()) {
+  if (shared != nullptr && policy.empty() && without.empty()) {
     std::string socket;
     std::getline(std::ifstream(shared), socket);
     ASSERT_NE(socket, "") << shared << ": there is no daemon";
     return Execute(socket, fds);
   }
-  auto daemon = Daemon::Start({.policy = kAllowAll,
+  auto daemon = Daemon::Start({.policy = policy.empty() ? kAllowAll : policy,
                                .config = kNothingAhead,
                                .programs = {program},
                                .without = without});
@@ -81,7 +82,9 @@ void NobodyTest::SetUp() {
   }
   BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON);
   const Fds fds = FdsForNobody();
-  if (!HasFatalFailure()) RunThisTestAsNobody(program_, fds, Without());
+  if (!HasFatalFailure()) {
+    RunThisTestAsNobody(program_, fds, Policy(), Without());
+  }
 }
 
 }  // namespace bpfgrant::test

@@ -31,10 +31,11 @@ namespace bpfgrant::test {
 const char* SocketForNobody();
 
 // Executes the test case under way as nobody, with these fds under these
-// numbers. A failure of the test if that one fails. With defences switched off
-// (daemon/mitigations.h) it has a daemon of its own.
+// numbers. A failure of the test if that one fails. With a policy, or with
+// defences switched off (daemon/mitigations.h), it has a daemon of its own.
 void RunThisTestAsNobody(const std::string& program,
                          const std::vector<std::pair<int, int>>& fds = {},
+                         const std::string& policy = "",
                          const std::vector<std::string>& without = {});
 
 class NobodyTest : public ::testing::Test {
@@ -44,6 +45,8 @@ class NobodyTest : public ::testing::Test {
   void SetUp() override;
   // Called as root: ours, and its number there.
   virtual std::vector<std::pair<int, int>> FdsForNobody() { return {}; }
+  // The policy's text; empty: everyone may have everything, and is trusted.
+  virtual std::string Policy() { return ""; }
   // Which defences are off: for the twins.
   virtual std::vector<std::string> Without() { return {}; }
 

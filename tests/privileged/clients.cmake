@@ -59,3 +59,7 @@ target_compile_definitions(privileged_broker_taken_over PRIVATE
 bpfgrant_add_test(privileged_broker_privileges LABEL privileged
   SOURCES broker_privileges_test.cc
   LIBRARIES bpfgrant_client_harness bpfgrant_broker)
+
+bpfgrant_add_test(privileged_tun_attach LABEL privileged
+  SOURCES tun_attach_test.cc
+  LIBRARIES bpfgrant_client_harness bpfgrant_tun_device)

@@ -124,7 +124,7 @@ TEST_F(DeliveryTest, TwoSocketsAreOneTooMany) {
   client.Do("raw-connect " + daemon().broker_socket());
   client.Do("raw-hello");
   client.Do("raw-receive");
-  client.Do("raw-attach 0 1");
+  client.Do("raw-acquire packet_sampler 0 1");
   EXPECT_EQ(client.Ask("raw-receive"), "closed");
   ExpectRestsAs(before);
 }

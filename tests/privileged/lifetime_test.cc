@@ -88,7 +88,7 @@ TEST_F(DeathTest, DuringAnAttachment) {
     client.Do("raw-connect " + daemon().broker_socket());
     client.Do("raw-hello");
     client.Do("raw-receive");
-    client.Tell("raw-attach 0");
+    client.Tell("raw-acquire packet_sampler 0");
     usleep(static_cast<useconds_t>(delay_us));
     client.KillAndReap();
   }

@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
@@ -19,6 +21,7 @@ namespace bpfgrant::test {
 namespace {
 
 constexpr char kNode[] = "/dev/net/tun";
+constexpr char kName[] = "steered";
 constexpr char kOurs[] = "192.0.2.1", kTheirs[] = "192.0.2.2";
 constexpr uint16_t kOurPort = 4000;
 
@@ -43,16 +46,9 @@ bool TunDevice::InThisKernel() {
 
 void TunDevice::Make(int queues) {
   ASSERT_EQ(unshare(CLONE_NEWNET), 0) << std::strerror(errno);
+  ASSERT_NO_FATAL_FAILURE(OpenQueues(queues));
   ifreq request{};
-  std::strcpy(request.ifr_name, "steered");
-  for (int i = 0; i < queues; ++i) {
-    UniqueFd queue(open(kNode, O_RDWR | O_CLOEXEC | O_NONBLOCK));
-    ASSERT_TRUE(queue.valid()) << std::strerror(errno);
-    request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE;
-    ASSERT_EQ(ioctl(queue.get(), TUNSETIFF, &request), 0)
-        << std::strerror(errno);
-    queues_.push_back(std::move(queue));
-  }
+  std::strcpy(request.ifr_name, kName);
   const UniqueFd control(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const auto set = [&](unsigned long what, const char* text) {
     const sockaddr_in address = AddressOf(text, 0);
@@ -64,10 +60,29 @@ void TunDevice::Make(int queues) {
   request.ifr_flags = IFF_UP | IFF_RUNNING;
   ASSERT_EQ(ioctl(control.get(), SIOCSIFFLAGS, &request), 0)
       << std::strerror(errno);
+  packets_.reset(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ASSERT_TRUE(packets_.valid()) << std::strerror(errno);
 }
 
-void TunDevice::Adopt(const std::vector<int>& queues) {
+void TunDevice::OpenQueues(int count) {
+  for (int i = 0; i < count; ++i) {
+    queues_.push_back(Open(IFF_TUN | IFF_MULTI_QUEUE));
+    ASSERT_TRUE(queues_.back().valid()) << std::strerror(errno);
+  }
+}
+
+void TunDevice::Adopt(const std::vector<int>& queues, int packets) {
   for (const int queue : queues) queues_.emplace_back(queue);
+  if (packets >= 0) packets_.reset(packets);
+}
+
+UniqueFd TunDevice::Open(int flags) {
+  UniqueFd queue(open(kNode, O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  ifreq request{};
+  std::strcpy(request.ifr_name, kName);
+  request.ifr_flags = static_cast<short>(flags | IFF_NO_PI);
+  if (ioctl(queue.get(), TUNSETIFF, &request) < 0) return UniqueFd();
+  return queue;
 }
 
 int TunDevice::Steer(int program) {
@@ -97,6 +112,30 @@ std::vector<uint8_t> TunDevice::SendTo(uint16_t port) {
 }
 
 int TunDevice::QueueOf(uint16_t port) {
+  return QueueOf([port](const Packet& packet) {
+    // IPv4 without options, UDP.
+    const auto byte = [&packet](size_t i) {
+      return static_cast<uint8_t>(packet[i]);
+    };
+    return packet.size() >= 28 && byte(0) == 0x45 && byte(9) == IPPROTO_UDP &&
+           (byte(22) << 8 | byte(23)) == port;
+  });
+}
+
+int TunDevice::Inject(const std::vector<char>& frame) {
+  const Packet sent(frame.begin() + ETH_HLEN, frame.end());
+  sockaddr_ll to{};
+  to.sll_family = AF_PACKET;
+  std::memcpy(&to.sll_protocol, &frame[2 * ETH_ALEN], sizeof(to.sll_protocol));
+  to.sll_ifindex = static_cast<int>(if_nametoindex(kName));
+  EXPECT_EQ(sendto(packets_.get(), sent.data(), sent.size(), 0,
+                   reinterpret_cast<const sockaddr*>(&to), sizeof(to)),
+            static_cast<ssize_t>(sent.size()))
+      << std::strerror(errno);
+  return QueueOf([&sent](const Packet& packet) { return packet == sent; });
+}
+
+int TunDevice::QueueOf(const std::function<bool(const Packet&)>& is_it) {
   // The kernel sends something of its own when a device comes up.
   for (int round = 0; round < 20; ++round) {
     std::vector<pollfd> readable;
@@ -105,12 +144,12 @@ int TunDevice::QueueOf(uint16_t port) {
     }
     if (poll(readable.data(), readable.size(), 1000) <= 0) return -1;
     for (size_t i = 0; i < readable.size(); ++i) {
-      uint8_t packet[2048];
       if ((readable[i].revents & POLLIN) == 0) continue;
-      const ssize_t size = read(readable[i].fd, packet, sizeof(packet));
-      // IPv4 without options, UDP.
-      if (size < 28 || packet[0] != 0x45 || packet[9] != IPPROTO_UDP) continue;
-      if ((packet[22] << 8 | packet[23]) == port) return static_cast<int>(i);
+      Packet packet(2048);
+      const ssize_t size = read(readable[i].fd, packet.data(), packet.size());
+      if (size < 0) continue;
+      packet.resize(static_cast<size_t>(size));
+      if (is_it(packet)) return static_cast<int>(i);
     }
   }
   return -1;

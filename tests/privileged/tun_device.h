@@ -4,6 +4,7 @@
 #define TESTS_PRIVILEGED_TUN_DEVICE_H_
 
 #include <cstdint>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -19,10 +20,19 @@ class TunDevice {
   // Needs CAP_SYS_ADMIN and CAP_NET_ADMIN. A failure of the test if it does not
   // work.
   void Make(int queues);
-  // Takes over queues that another process made; in its network.
-  void Adopt(const std::vector<int>& queues);
+  // Takes over what another process made; in its network. `packets` is for
+  // Inject.
+  void Adopt(const std::vector<int>& queues, int packets = -1);
+  // Another fd of /dev/net/tun, with this device (TUNSETIFF); `flags` are
+  // IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE. Invalid if that fails.
+  static UniqueFd Open(int flags);
+  // So many more queues. A failure of the test if it does not work.
+  void OpenQueues(int count);
+  void CloseQueues() { queues_.clear(); }
   // The queues' fds.
   const std::vector<UniqueFd>& queues() const { return queues_; }
+  // A packet(7) socket, which only somebody privileged can make.
+  const UniqueFd& packets() const { return packets_; }
 
   // TUNSETSTEERINGEBPF: what ioctl(2) answers.
   int Steer(int program);
@@ -33,10 +43,18 @@ class TunDevice {
   // The queue that the datagram to this port arrives in; -1: none within a
   // second.
   int QueueOf(uint16_t port);
+  // Sends a frame's packet, whatever its addresses, and returns the queue that
+  // it arrives in; -1 as above.
+  int Inject(const std::vector<char>& frame);
 
  private:
+  using Packet = std::vector<char>;
+  // The queue of the first packet that `is_it`.
+  int QueueOf(const std::function<bool(const Packet&)>& is_it);
+
   std::vector<UniqueFd> queues_;
   UniqueFd sender_;
+  UniqueFd packets_;
 };
 
 }  // namespace bpfgrant::test

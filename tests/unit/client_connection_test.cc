@@ -42,7 +42,7 @@ TEST_F(ClientConnectionTest, AcquiresWithTheFdsInTheirOrder) {
                                      .interface_hash = "abc",
                                      .handles = {"samples"},
                                      .delivery = v1::DELIVERY_ANY,
-                                     .socket = socket[0].get()});
+                                     .target = socket[0].get()});
   ASSERT_TRUE(grant.ok()) << grant.status();
   EXPECT_EQ(grant->id(), 42u);
   EXPECT_FALSE(grant->ended());

@@ -86,7 +86,7 @@ std::string RawHello(Client& client, const Words&) {
   return RawSend(client, frame);
 }
 
-// raw-acquire PROGRAM [SOCKET]: sends it, with a socket for an attachment.
+// raw-acquire PROGRAM [SOCKET...]: sends it, with sockets for an attachment.
 std::string RawAcquire(Client& client, const Words& words) {
   v1::ClientFrame frame;
   v1::AcquireRequest& request = *frame.mutable_acquire();
@@ -94,22 +94,10 @@ std::string RawAcquire(Client& client, const Words& words) {
   request.set_interface(absl::StrCat(words.at(0), "/1"));
   std::vector<int> fds;
   request.set_delivery(v1::DELIVERY_PROGRAM);
-  if (words.size() > 1) {
+  for (size_t i = 1; i < words.size(); ++i) {
     request.set_delivery(v1::DELIVERY_ATTACH);
-    fds.push_back(SocketAt(client, words.at(1)));
+    fds.push_back(SocketAt(client, words.at(i)));
   }
-  return RawSend(client, frame, fds);
-}
-
-// raw-attach SOCKET SOCKET...: an attachment to all of them.
-std::string RawAttach(Client& client, const Words& words) {
-  v1::ClientFrame frame;
-  v1::AcquireRequest& request = *frame.mutable_acquire();
-  request.set_program("packet_sampler");
-  request.set_interface("packet_sampler/1");
-  request.set_delivery(v1::DELIVERY_ATTACH);
-  std::vector<int> fds;
-  for (const std::string& word : words) fds.push_back(SocketAt(client, word));
   return RawSend(client, frame, fds);
 }
 
@@ -151,7 +139,6 @@ void AddRawCommands(Commands& commands) {
   commands["raw-receive"] = RawReceive;
   commands["raw-hello"] = RawHello;
   commands["raw-acquire"] = RawAcquire;
-  commands["raw-attach"] = RawAttach;
   commands["raw-status"] = RawStatus;
   commands["raw-give"] = RawGive;
   commands["raw-take"] = RawTake;

@@ -59,9 +59,9 @@ std::string Acquire(Client& client, const Words& words) {
                                                 : v1::DELIVERY_ATTACH;
   for (absl::string_view word : words) {
     if (absl::ConsumePrefix(&word, "socket=")) {
-      options.socket = SocketAt(client, std::string(word));
+      options.target = SocketAt(client, std::string(word));
     } else if (absl::ConsumePrefix(&word, "fd=")) {
-      options.socket = static_cast<int>(Number(std::string(word)));
+      options.target = static_cast<int>(Number(std::string(word)));
     } else if (absl::ConsumePrefix(&word, "handles=")) {
       options.handles = absl::StrSplit(word, ',');
     }
