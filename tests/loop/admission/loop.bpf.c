@@ -3,6 +3,7 @@
 // A loop, and by macro each thing that is wrong with one.
 
 #include <bpfgrant/loop.h>
+#include <bpfgrant/gate.h>
 
 BPFGRANT_STATE(__u32);
 
@@ -22,15 +23,18 @@ const volatile __u64 mine SEC(".rodata.gate") = 1;
 #ifdef ENTRY_SYMBOL
 const volatile __u32 bpfgrant_step_budget SEC(".rodata") = 1;
 #endif
-#ifdef WRITES_GATE
+#ifdef NAMES_GATE
 // The entry's own map, by its name.
 extern struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 32768);
+  __uint(max_entries, BPFGRANT_GATE_SLOTS);
   __uint(map_flags, BPF_F_MMAPABLE);
   __type(key, __u32);
-  __type(value, __u64);
+  __type(value, struct bpfgrant_gate_entry);
 } bpfgrant_gate SEC(".maps");
+#endif
+#ifdef WRITES_GATE
+#include <bpfgrant/swap.bpf.h>
 #endif
 #ifdef HAS_CONSTANT
 const volatile __u32 entries = 0;
@@ -43,11 +47,16 @@ char LICENSE[] SEC("license") = "GPL";
 BPFGRANT_LOOP(loop_of_tests) {
   __u32* count = bpfgrant_state(loop, __u32);
 
-#ifdef WRITES_GATE
+#ifdef NAMES_GATE
   __u32 key = *count & 1023;
-  __u64* slot = bpf_map_lookup_elem(&bpfgrant_gate, &key);
+  struct bpfgrant_gate_entry* slot = bpf_map_lookup_elem(&bpfgrant_gate, &key);
 
-  if (slot) *slot = 4711;
+  if (slot) slot->nonce = 4711;
+#endif
+#ifdef WRITES_GATE
+  struct bpfgrant_gate_entry* slot = (void*)bpfgrant_gate_here();
+
+  if (slot) slot->nonce = 4711;
 #endif
 #ifdef PRIVATE_DATA
   mine++;
