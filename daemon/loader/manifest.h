@@ -54,8 +54,8 @@ class Manifest {
   int variant_ = -1;
 };
 
-// What clients, or the daemon for them, attach the program to; unspecified:
-// nothing that could be sent along (a loop's ring).
+// What the program is attached to: what it says, else what its type says.
+// Unspecified for loops, which have their rings.
 v1::Target TargetOf(const v1::Manifest::Program& program);
 
 // Whether `name` can be a program's, a map's or a handle's:

@@ -33,6 +33,7 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Key;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 // Makes a device in a network of its own, for `use` to use there.
 template <typename Use>
@@ -88,7 +89,7 @@ class TunAttachTest : public ClientTest {
   }
 
   UniqueFd queue_;
-  UniqueFd detached_;  // a queue of the same device, without IFF_ATTACH_QUEUE
+  UniqueFd detached_;  // a queue of the same device (IFF_DETACH_QUEUE)
 };
 
 TEST_F(TunAttachTest, ToADevice) {
@@ -107,6 +108,17 @@ TEST_F(TunAttachTest, ToADevice) {
   queue_.reset();
   detached_.reset();
   ExpectRestsAs(before);
+}
+
+TEST_F(TunAttachTest, IsSaidOfTheProgram) {
+  ASSERT_NO_FATAL_FAILURE(StartWith());
+  const auto steering = administrator().Describe("tun_steering");
+  ASSERT_TRUE(steering.ok()) << steering.status();
+  EXPECT_EQ(steering->detail().target(), v1::TARGET_TUN);
+  EXPECT_THAT(steering->irrevocable(), HasSubstr("a device with the program"));
+  const auto sampler = administrator().Describe("packet_sampler");
+  ASSERT_TRUE(sampler.ok()) << sampler.status();
+  EXPECT_EQ(sampler->detail().target(), v1::TARGET_SOCKET);
 }
 
 TEST_F(TunAttachTest, ToNothingElse) {
@@ -273,6 +285,12 @@ TEST_F(TunAttachTest, WhomNoRuleTrustsIsGivenNoProgramWhereThatIsDangerous) {
             dangerous ? "attach" : "program");
   const std::string answer = client->Ask("acquire tun_steering program");
   EXPECT_EQ(answer == "refused delivery-dangerous", dangerous) << answer;
+  v1::ExplainRequest request;
+  request.set_program("tun_steering");
+  const auto explained = administrator().Explain(request);
+  ASSERT_TRUE(explained.ok()) << explained.status();
+  EXPECT_THAT(explained->delivery(),
+              StartsWith(dangerous ? "ATTACH to a tun device: " : "PROGRAM: "));
 }
 
 TEST_F(TunAttachTest, WhomNoRuleTrustsIsGivenItWithoutTheMitigation) {
@@ -280,7 +298,7 @@ TEST_F(TunAttachTest, WhomNoRuleTrustsIsGivenItWithoutTheMitigation) {
   const auto client = ClientWith({queue_.get()});
   Connect(*client);
   EXPECT_EQ(client->Acquire("tun_steering any socket=0").delivery, "program");
-  EXPECT_THAT(client->Ask("run 0 1"), testing::StartsWith("ok "));
+  EXPECT_THAT(client->Ask("run 0 1"), StartsWith("ok "));
 }
 
 }  // namespace
