@@ -57,7 +57,7 @@ class Broker {
         gates_(std::move(gates)),
         tracer_(MapTracer(ready)),
         steps_(MapSteps(ready)),
-        grace_period_(loop_),
+        grace_period_(loop_, std::move(ready.fds[2])),
         remains_(loop_, loader_, ledger_, no_census_.empty()),
         pool_(loop_, loader_, gates_, remains_,
               {options_.pool_bytes, fd_limit_ / 4},
@@ -70,9 +70,6 @@ class Broker {
                                                   : &connection->session();
                    }}),
         rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
-                    [preemptible = kernel_.preemptible()] {
-                      return GracePeriod::IsKnown(preemptible);
-                    },
                     steps_.has_value() ? &*steps_ : nullptr}),
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, granting_,
                   grace_period_, rotations_,
@@ -133,22 +130,22 @@ class Broker {
   }
 
  private:
-  // What loops are traced with comes third, where there are loops. Without it
+  // What loops are traced with comes fourth, where there are loops. Without it
   // everything else works.
   std::unique_ptr<Tracer> MapTracer(LoaderClient::Reply& ready) {
-    if (ready.fds.size() < 3) return nullptr;
+    if (ready.fds.size() < 4) return nullptr;
     auto tracer =
-        Tracer::Map(std::move(ready.fds[2]), loop_, gates_, watchers_);
+        Tracer::Map(std::move(ready.fds[3]), loop_, gates_, watchers_);
     if (tracer.ok()) return *std::move(tracer);
     spdlog::error("loops cannot be traced: {}",
                   std::string(tracer.status().message()));
     return nullptr;
   }
 
-  // And their steps, fourth. Without them a loop's maps are not turned over.
+  // And their steps, fifth. Without them a loop's maps are not turned over.
   static std::optional<Steps> MapSteps(LoaderClient::Reply& ready) {
-    if (ready.fds.size() < 4) return std::nullopt;
-    auto steps = Steps::Map(std::move(ready.fds[3]));
+    if (ready.fds.size() < 5) return std::nullopt;
+    auto steps = Steps::Map(std::move(ready.fds[4]));
     if (steps.ok()) return *std::move(steps);
     spdlog::error("loops cannot rotate: {}",
                   std::string(steps.status().message()));

@@ -1,12 +1,9 @@
 #include "daemon/broker/grace_period.h"
 
-#include <linux/membarrier.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -15,9 +12,27 @@
 #include "spdlog/spdlog.h"
 
 namespace bpfgrant::broker {
+namespace {
+
+// False: the keeper is gone.
+bool Ask(int keeper) {
+  char byte = 0;
+  ssize_t length;
+  do {
+    length = send(keeper, &byte, 1, MSG_NOSIGNAL);
+  } while (length < 0 && errno == EINTR);
+  if (length != 1) return false;
+  do {
+    length = recv(keeper, &byte, 1, 0);
+  } while (length < 0 && errno == EINTR);
+  return length == 1;
+}
+
+}  // namespace
 
 // What the thread and its owner share; it lives as long as either.
 struct GracePeriod::Shared {
+  UniqueFd keeper;
   std::mutex mutex;
   std::condition_variable changed;
   // Guarded by `mutex`.
@@ -25,7 +40,9 @@ struct GracePeriod::Shared {
   std::vector<std::function<void()>> waiting;
 };
 
-GracePeriod::GracePeriod(EventLoop& loop) : shared_(new Shared) {
+GracePeriod::GracePeriod(EventLoop& loop, UniqueFd keeper)
+    : shared_(new Shared) {
+  shared_->keeper = std::move(keeper);
   shared_->loop = &loop;
 }
 
@@ -42,15 +59,9 @@ void GracePeriod::Wait(std::function<void()> done) {
     shared_->changed.notify_one();
   }
   if (std::exchange(started_, true)) return;
-  // Not to be joined: inside membarrier(2) it stays for as long as somebody
-  // holds up the machine's grace periods.
+  // Not to be joined: it waits for as long as somebody holds up the machine's
+  // grace periods.
   std::thread([shared = shared_] { RunThread(shared); }).detach();
-}
-
-bool GracePeriod::IsKnown(bool preemptible) {
-  const long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
-  return commands > 0 && (commands & MEMBARRIER_CMD_GLOBAL) != 0 &&
-         (!preemptible || sysconf(_SC_NPROCESSORS_ONLN) > 1);
 }
 
 void GracePeriod::RunThread(std::shared_ptr<Shared> shared) {
@@ -64,10 +75,10 @@ void GracePeriod::RunThread(std::shared_ptr<Shared> shared) {
       if (shared->loop == nullptr) return;
       served.swap(shared->waiting);
     }
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0) {
+    if (!Ask(shared->keeper.get())) {
       // Their deadline answers for them: it is not known that they are done.
-      spdlog::warn("membarrier: {}", std::strerror(errno));
-      continue;
+      spdlog::error("nobody tells of grace periods any more");
+      return;
     }
     std::lock_guard lock(shared->mutex);
     if (shared->loop == nullptr) return;

@@ -1,9 +1,6 @@
 // Waits, off the loop's thread, until no program run that began before is still
-// under way: one grace period of RCU, by membarrier(2) with
-// MEMBARRIER_CMD_GLOBAL, which is synchronize_rcu in kernel/sched/membarrier.c.
-//
-// On a machine with one CPU the kernel answers at once. Sleepable programs are
-// not waited for.
+// under way: one grace period of RCU, of which the loader's keeper tells
+// (daemon/loader/grace_keeper.h). Programs that sleep are not waited for.
 
 #ifndef DAEMON_BROKER_GRACE_PERIOD_H_
 #define DAEMON_BROKER_GRACE_PERIOD_H_
@@ -12,25 +9,22 @@
 #include <memory>
 
 #include "daemon/broker/event_loop.h"
+#include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::broker {
 
 class GracePeriod {
  public:
-  explicit GracePeriod(EventLoop& loop);
+  // `keeper` answers each byte with one, a grace period later.
+  GracePeriod(EventLoop& loop, UniqueFd keeper);
   // Nothing is called any more. A thread that the kernel does not let go is
   // left behind, with what it needs.
   ~GracePeriod();
 
   // Calls `done` on the loop's thread after a grace period that begins now or
-  // later. Waits that come while one is under way share the next. Where the
-  // kernel has no such call (nohz_full), it is never called.
+  // later. Waits that come while one is under way share the next. Never called
+  // once the keeper is gone.
   void Wait(std::function<void()> done);
-
-  // Whether this kernel tells when a grace period is over. With one processor
-  // it answers at once, which is true unless a run can be preempted
-  // (`preemptible`); with nohz_full never.
-  static bool IsKnown(bool preemptible);
 
  private:
   struct Shared;

@@ -45,7 +45,7 @@ absl::StatusOr<LoaderClient::Reply> LoaderClient::WaitReady(
   if (!reply.ok()) return reply;
   if (reply->message.has_refusal()) return StatusOf(reply->message.refusal());
   if (!reply->message.has_ready() ||
-      (reply->fds.size() != 2 && reply->fds.size() != 4)) {
+      (reply->fds.size() != 3 && reply->fds.size() != 5)) {
     return absl::InternalError("the loader's first message is not Ready");
   }
   return reply;

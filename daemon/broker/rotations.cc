@@ -102,12 +102,8 @@ absl::Status Rotations::Check(const Session& session,
   if (turns_.contains(request.grant())) {
     return Refuse(v1::REASON_BUSY, "its last turn has not come to its end");
   }
-  const bool can_tell = grant->instance.kept == KeptByLoader::kLoop
-                            ? parts_.steps != nullptr
-                            : parts_.grace_period_is_known();
-  if (!can_tell) {
-    return Refuse(v1::REASON_NO_GRACE_PERIODS,
-                  "this kernel does not tell when a program's runs have ended");
+  if (grant->instance.kept == KeptByLoader::kLoop && parts_.steps == nullptr) {
+    return absl::InternalError("the steps of loops are not told");
   }
   return absl::OkStatus();
 }

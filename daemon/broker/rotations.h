@@ -37,8 +37,6 @@ class Rotations {
     Ledger& ledger;
     GracePeriod& grace_period;
     const daemon::Mitigations& mitigations;
-    // GracePeriod::IsKnown, of this kernel.
-    std::function<bool()> grace_period_is_known;
     const Steps* steps = nullptr;  // null: this kernel has no loops
   };
 
@@ -47,7 +45,7 @@ class Rotations {
   // REASON_UNKNOWN_GRANT; REASON_UNKNOWN_HANDLE: it has no such swappable map;
   // REASON_BUSY: the last turn of that grant has not come to its end;
   // REASON_STILL_READ: the deadline passed; REASON_SESSION_ENDED: the grant
-  // ended meanwhile; REASON_NO_GRACE_PERIODS.
+  // ended meanwhile; kInternal.
   void Rotate(const Session& session, const v1::RotateRequest& request,
               Answer answer);
   // Answers everybody who waits with REASON_DAEMON_STOPPED.

@@ -20,6 +20,7 @@
 #include "daemon/loader/catalog.h"
 #include "daemon/loader/census.h"
 #include "daemon/loader/gate_map.h"
+#include "daemon/loader/grace_keeper.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/kernel.h"
 #include "daemon/loader/loop_manifest.h"
@@ -172,6 +173,9 @@ absl::Status Loader::SendReady(const v1::KernelFacts& kernel,
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(gates));
   fds.push_back(std::move(snapshot));
+  auto keeper = StartGraceKeeper();
+  if (!keeper.ok()) return keeper.status();
+  fds.push_back(*std::move(keeper));
   for (const UniqueFd* map : {&trace_, &steps_}) {
     if (!map->valid()) continue;
     fds.emplace_back(fcntl(map->get(), F_DUPFD_CLOEXEC, 0));

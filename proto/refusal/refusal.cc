@@ -171,8 +171,6 @@ constexpr Row kTable[] = {
     {v1::REASON_STILL_READ, Code::kDeadlineExceeded,
      "Leave the old maps alone and call Rotate again, without names, to wait "
      "on."},
-    {v1::REASON_NO_GRACE_PERIODS, Code::kUnimplemented,
-     "Run the daemon on more than one processor, none of them in nohz_full=."},
 
     // Handing over, once more.
     {v1::REASON_TUN_UNSUITABLE, Code::kInvalidArgument,

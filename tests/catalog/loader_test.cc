@@ -93,7 +93,7 @@ class LoaderTest : public ::testing::Test {
     EXPECT_EQ(ready.message.ready().gate_slots(), kGateSlots);
     EXPECT_EQ(ready.message.ready().loader_pid(),
               static_cast<uint32_t>(loader_));
-    ASSERT_EQ(ready.fds.size(), 2u);
+    ASSERT_EQ(ready.fds.size(), 3u);
     gates_ = static_cast<bpfgrant_gate_entry*>(
         mmap(nullptr, kGateSlots * sizeof(bpfgrant_gate_entry),
              PROT_READ | PROT_WRITE, MAP_SHARED, ready.fds[0].get(), 0));

@@ -79,7 +79,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
     loader_end.reset();
     const Answer ready = Receive();
     ASSERT_TRUE(ready.message.has_ready()) << ready.message.ShortDebugString();
-    ASSERT_EQ(ready.fds.size(), KernelHasLoops() ? 4u : 2u);
+    ASSERT_EQ(ready.fds.size(), KernelHasLoops() ? 5u : 3u);
     gates_ = static_cast<bpfgrant_gate_entry*>(
         mmap(nullptr, kGateSlots * sizeof(bpfgrant_gate_entry),
              PROT_READ | PROT_WRITE, MAP_SHARED, ready.fds[0].get(), 0));

@@ -50,6 +50,20 @@ UniqueFd GateMap(uint32_t slots) {
   return map;
 }
 
+// Answers each byte with one a moment later; or nobody does.
+UniqueFd GraceKeeper(bool answers) {
+  int ends[2];
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  std::thread([keeper = UniqueFd(ends[0]), answers] {
+    char byte;
+    while (answers && read(keeper.get(), &byte, 1) == 1) {
+      usleep(2000);
+      if (send(keeper.get(), &byte, 1, MSG_NOSIGNAL) != 1) return;
+    }
+  }).detach();
+  return UniqueFd(ends[1]);
+}
+
 std::shared_ptr<const broker::Snapshot> Read(const daemon::Snapshot& message) {
   auto snapshot =
       broker::Snapshot::Read(MemoryFile(message.SerializeAsString()));
@@ -138,7 +152,7 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
       loader(loop, std::move(broker_end), [this] { loader_lost = true; }),
       gates(*broker::Gates::Map(std::move(gate_map), setup.gate_slots,
                                 mitigations.gate_nonce)),
-      grace_period(loop),
+      grace_period(loop, GraceKeeper(setup.grace_periods)),
       remains(loop, loader, ledger, setup.census),
       pool(loop, loader, gates, remains, setup.pool,
            !mitigations.instances_not_reused),
@@ -149,8 +163,7 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
                   return connection == nullptr ? nullptr
                                                : &connection->session();
                 }}),
-      rotations({loop, gates, ledger, grace_period, mitigations,
-                 [known = setup.grace_period_is_known] { return known; }}),
+      rotations({loop, gates, ledger, grace_period, mitigations}),
       service({loop, loader, gates, pool, ledger, watchers, granting,
                grace_period, rotations, [](v1::StatusReply&) {}, [](bool) {}}),
       acceptor({loop, service, granting, watchers, mitigations, setup.limits,

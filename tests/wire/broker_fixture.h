@@ -55,7 +55,7 @@ daemon::Snapshot DefaultCatalog();
 
 struct BrokerSetup {
   daemon::Mitigations mitigations;
-  bool grace_period_is_known = true;
+  bool grace_periods = true;  // somebody tells when they are over
   broker::AcceptLimits limits{8192, 8192, std::chrono::seconds(60)};
   broker::IdentifyBy identify = broker::IdentifyBy::kBest;
   std::optional<gid_t> administrator_group;

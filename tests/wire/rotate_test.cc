@@ -198,15 +198,17 @@ TEST_F(RotateWireTest, TheDaemonsEndIsItsAnswer) {
   EXPECT_EQ(ReasonOf(reply->status()), v1::REASON_DAEMON_STOPPED);
 }
 
-TEST_F(RotateWireTest, NotWhereTheKernelDoesNotTellWhenRunsEnd) {
+// Nobody is told that it is over when nobody knows.
+TEST_F(RotateWireTest, WithoutAKeeperOfGracePeriodsTheDeadlineAnswers) {
   BrokerSetup setup = Swappable();
-  setup.grace_period_is_known = false;
+  setup.grace_periods = false;
   Start(setup);
   RawPeer peer = Open();
   const uint64_t grant = peer.Acquire().frame.acquire().grant();
-  EXPECT_EQ(peer.Call(Rotate(grant, {"keys"})).reason(),
-            v1::REASON_NO_GRACE_PERIODS);
-  EXPECT_EQ(Swaps(grant), 0u);
+  EXPECT_EQ(peer.Call(Rotate(grant, {"keys"}, 20)).reason(),
+            v1::REASON_STILL_READ);
+  EXPECT_EQ(Swaps(grant), 1u);
+  EXPECT_EQ(peer.Call(Rotate(grant, {}, 20)).reason(), v1::REASON_STILL_READ);
 }
 
 }  // namespace
