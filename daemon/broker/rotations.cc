@@ -11,7 +11,8 @@
 namespace bpfgrant::broker {
 namespace {
 
-constexpr std::chrono::milliseconds kLookAtSteps{1};
+constexpr std::chrono::milliseconds kFirstLook{1};
+constexpr std::chrono::milliseconds kLongestLook{64};
 
 absl::Status StillRead(const std::vector<std::string>& maps) {
   return Refuse(v1::REASON_STILL_READ,
@@ -58,21 +59,25 @@ void Rotations::Rotate(const Session& session, const v1::RotateRequest& request,
 void Rotations::WaitForRuns(uint64_t grant, const Gates::Gate& gate,
                             bool loop) {
   if (loop && parts_.mitigations.rotate_counts_steps) {
-    LookAtSteps(grant, gate, parts_.steps->Begun(gate));
+    LookAtSteps(grant, gate, parts_.steps->Begun(gate), kFirstLook);
     return;
   }
   parts_.grace_period.Wait([this, grant] { Ended(grant); });
 }
 
-// Nobody tells when a step ends, which takes microseconds as a rule.
-void Rotations::LookAtSteps(uint64_t grant, Gates::Gate gate, uint32_t begun) {
-  if (parts_.steps->HaveEnded(gate, begun)) {
+// Nobody tells when a step ends, which takes microseconds as a rule; one that
+// sleeps may take for ever.
+void Rotations::LookAtSteps(uint64_t grant, Gates::Gate gate, uint32_t begun,
+                            std::chrono::milliseconds pause) {
+  if (parts_.steps->HaveEnded(gate, begun) ||
+      parts_.ledger.Find(grant) == nullptr) {
     Ended(grant);
     return;
   }
-  turns_.at(grant).look = parts_.loop.Timer(
-      kLookAtSteps,
-      [this, grant, gate, begun] { LookAtSteps(grant, gate, begun); });
+  turns_.at(grant).look =
+      parts_.loop.Timer(pause, [this, grant, gate, begun, pause] {
+        LookAtSteps(grant, gate, begun, std::min(2 * pause, kLongestLook));
+      });
 }
 
 absl::Status Rotations::Check(const Session& session,

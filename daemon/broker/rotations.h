@@ -6,6 +6,7 @@
 #ifndef DAEMON_BROKER_ROTATIONS_H_
 #define DAEMON_BROKER_ROTATIONS_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -67,7 +68,8 @@ class Rotations {
                            const v1::RotateRequest& request);
   // Calls Ended once nothing that began before now is under way.
   void WaitForRuns(uint64_t grant, const Gates::Gate& gate, bool loop);
-  void LookAtSteps(uint64_t grant, Gates::Gate gate, uint32_t begun);
+  void LookAtSteps(uint64_t grant, Gates::Gate gate, uint32_t begun,
+                   std::chrono::milliseconds pause);
   void Await(uint64_t grant, const v1::RotateRequest& request, Answer answer);
   void TimeIsUp(uint64_t grant);
   void Ended(uint64_t grant);
