@@ -155,7 +155,12 @@ TEST_P(FileCopyTroubleTest, SourceShrinks) {
     EXPECT_LE(outcome().end, content.size());
     const std::string copied = ReadFile(destination());
     ASSERT_GE(copied.size(), outcome().end);
-    EXPECT_EQ(copied.compare(0, outcome().end, content, 0, outcome().end), 0);
+    // What is cut off is cleared first, and a read under way may see that.
+    size_t wrong = 0;
+    for (size_t i = 0; i < outcome().end; ++i) {
+      wrong += copied[i] != content[i] && copied[i] != 0;
+    }
+    EXPECT_EQ(wrong, 0u);
   }
 }
 
