@@ -77,7 +77,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
       _exit(daemon::RunLoader(std::move(loader_end), options));
     }
     loader_end.reset();
-    const Answer ready = Receive();
+    Answer ready = Receive();
     ASSERT_TRUE(ready.message.has_ready()) << ready.message.ShortDebugString();
     ASSERT_EQ(ready.fds.size(), KernelHasLoops() ? 5u : 3u);
     gates_ = static_cast<bpfgrant_gate_entry*>(
@@ -86,6 +86,8 @@ class BrokerTakenOverTest : public PrivilegedTest {
     ASSERT_NE(gates_, MAP_FAILED);
     gates_[kGateSlots - 1].nonce = 42;
     ReadDigest(ready.fds[1].get());
+    // Without it the loader would let go of what that end needs.
+    keeper_ = std::move(ready.fds[2]);
     held_ = HeldBy(loader_);
   }
   void TearDown() override {
@@ -206,6 +208,7 @@ class BrokerTakenOverTest : public PrivilegedTest {
 
   PrivateFolder catalog_, policy_;
   UniqueFd broker_;
+  UniqueFd keeper_;  // of grace periods
   pid_t loader_ = -1;
   uint64_t id_ = 0;
   bpfgrant_gate_entry* gates_ = nullptr;

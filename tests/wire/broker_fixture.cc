@@ -314,6 +314,12 @@ void WireTest::TearDown() {
   EXPECT_EQ(poll(&watch, 1, static_cast<int>(kPatience.count())), 1)
       << "an fd that travelled is still open somewhere";
   observer_.reset();
+  // The threads that keep grace periods end by themselves.
+  const auto until = std::chrono::steady_clock::now() + kPatience;
+  while (CountOpenFds() != fds_before_ &&
+         std::chrono::steady_clock::now() < until) {
+    usleep(1000);
+  }
   EXPECT_EQ(CountOpenFds(), fds_before_);
 }
 
