@@ -20,8 +20,8 @@ bool MayLoad();
 //
 // If MayLoad, the child gives up what the loader gives up (privileges.h).
 //
-// Errors: the work's. kDeadlineExceeded. kInternal: it crashed, or a call
-// failed.
+// Errors: the work's. kDeadlineExceeded. kResourceExhausted: a result of more
+// than 64 MiB. kInternal: it crashed, or a call failed.
 absl::StatusOr<std::string> RunConfined(
     const std::function<absl::StatusOr<std::string>()>& work,
     std::chrono::milliseconds deadline);

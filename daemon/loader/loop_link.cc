@@ -1,15 +1,11 @@
 #include "daemon/loader/loop_link.h"
 
 #include <bpf/libbpf.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -18,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/child.h"
 #include "daemon/loader/elf_file.h"
 #include "daemon/loader/object.h"
 #include "proto/refusal/refusal.h"
@@ -53,42 +50,16 @@ int Link(int author, int entry, int output) {
   return error;
 }
 
-[[noreturn]] void LinkAndExit(int author, int entry, int output, int pipe) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const rlimit no_core{0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
+// In the child. Says what libbpf complains of, if it does.
+int LinkAndSay(int author, int entry, int output, int pipe) {
   const LibbpfLog log;
   const int error = Link(author, entry, output);
-  std::string said = error == 0 ? "" : log.LastLine();
-  if (error != 0 && said.empty()) said = std::strerror(-error);
+  if (error == 0) return 0;
+  std::string said = log.LastLine();
+  if (said.empty()) said = std::strerror(-error);
   said.resize(std::min(said.size(), kMaxComplaintBytes));
-  if (write(pipe, said.data(), said.size()) < 0) _exit(2);
-  _exit(error == 0 ? 0 : 1);
-}
-
-// What the child said, once it has ended; it is killed at the deadline.
-std::string WaitFor(pid_t child, int pipe, int& status) {
-  std::string said;
-  const auto deadline = std::chrono::steady_clock::now() + kLinkerDeadline;
-  std::array<char, kMaxComplaintBytes> buffer;
-  for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        deadline - std::chrono::steady_clock::now());
-    pollfd polled{pipe, POLLIN, 0};
-    if (left.count() <= 0 ||
-        (poll(&polled, 1, static_cast<int>(left.count())) == 0)) {
-      kill(child, SIGKILL);
-      said = "linking it takes too long";
-      break;
-    }
-    const ssize_t length = read(pipe, buffer.data(), buffer.size());
-    if (length < 0 && errno == EINTR) continue;
-    if (length <= 0 || said.size() >= kMaxComplaintBytes) break;
-    said.append(buffer.data(), length);
-  }
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return said;
+  SayAll(pipe, said);
+  return 1;
 }
 
 absl::Status ErrnoStatus(const char* call) {
@@ -110,19 +81,18 @@ absl::StatusOr<SealedBytes> RunLinker(std::string_view author) {
   if (!second.ok()) return second.status();
   const UniqueFd output(memfd_create("bpfgrant:linked", MFD_CLOEXEC));
   if (!output.valid()) return ErrnoStatus("memfd_create");
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) < 0) return ErrnoStatus("pipe2");
-  const UniqueFd reading(ends[0]);
-  UniqueFd writing(ends[1]);
-  const pid_t child = fork();
-  if (child < 0) return ErrnoStatus("fork");
-  if (child == 0) {
-    LinkAndExit(first->fd(), second->fd(), output.get(), writing.get());
+  const auto end = RunInChild(
+      [&](int pipe) {
+        return LinkAndSay(first->fd(), second->fd(), output.get(), pipe);
+      },
+      kLinkerDeadline, kMaxComplaintBytes);
+  if (!end.ok()) return end.status();
+  if (end->why == ChildEnd::Why::kTooLate) {
+    return DoesNotLink("linking it takes too long");
   }
-  writing.reset();
-  int status = 0;
-  const std::string said = WaitFor(child, reading.get(), status);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return DoesNotLink(said);
+  if (!WIFEXITED(end->status) || WEXITSTATUS(end->status) != 0) {
+    return DoesNotLink(end->said);
+  }
   std::string linked(kMaxObjectBytes, '\0');
   const ssize_t length = pread(output.get(), linked.data(), linked.size(), 0);
   if (length <= 0) return ErrnoStatus("reading what was linked");

@@ -72,6 +72,30 @@ TEST(ConfinementTest, IsKilledAtTheDeadline) {
   EXPECT_LT(std::chrono::steady_clock::now() - begun, kLong);
 }
 
+TEST(ConfinementTest, IsKilledAtTheDeadlineWhenItHasClosedItsEnd) {
+  const auto begun = std::chrono::steady_clock::now();
+  const auto result = RunConfined(
+      []() -> std::string {
+        close_range(3, ~0U, 0);
+        for (;;) pause();
+      },
+      std::chrono::milliseconds(100));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(result.status()));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, kLong);
+}
+
+TEST(ConfinementTest, HasABoundedResult) {
+  const auto repeat = [](size_t size) {
+    return RunConfined(
+        [size] { return absl::StatusOr<std::string>(std::string(size, 'x')); },
+        kLong);
+  };
+  constexpr size_t kMost = size_t{64} << 20;
+  // Its first byte says what it is.
+  EXPECT_EQ(repeat(kMost - 1)->size(), kMost - 1);
+  EXPECT_TRUE(absl::IsResourceExhausted(repeat(kMost).status()));
+}
+
 // "allowed" or the errno of what a reader of files has no use for.
 std::string TryMemory() {
   void* memory = mmap(nullptr, size_t{5} << 30, PROT_READ,
