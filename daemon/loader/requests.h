@@ -1,0 +1,107 @@
+// What the broker asks for, request by request, and what is kept for it: the
+// catalog in force, attachments and loops under way, what was loaded.
+
+#ifndef DAEMON_LOADER_REQUESTS_H_
+#define DAEMON_LOADER_REQUESTS_H_
+
+#include <poll.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bpfgrant/daemon/loader.pb.h"
+#include "daemon/loader/admission.h"
+#include "daemon/loader/attach.h"
+#include "daemon/loader/broker_channel.h"
+#include "daemon/loader/catalog.h"
+#include "daemon/loader/census.h"
+#include "daemon/loader/gate_map.h"
+#include "daemon/loader/loader.h"
+#include "daemon/loader/loops.h"
+#include "daemon/loader/machine_programs.h"
+#include "daemon/loader/object_register.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::daemon {
+
+class Requests {
+ public:
+  // What all loops share; invalid where the kernel has none.
+  struct LoopMaps {
+    UniqueFd trace, steps;
+  };
+
+  Requests(BrokerChannel& broker, const LoaderOptions& options, GateMap& gates,
+           Admission admission, LoopMaps loop_maps)
+      : broker_(broker),
+        options_(options),
+        gates_(gates),
+        admission_(std::move(admission)),
+        loop_maps_(std::move(loop_maps)),
+        census_(Census::Create()),
+        attacher_(options.mitigations),
+        loops_(options.mitigations),
+        machine_programs_(options.mitigations) {}
+
+  // Reads catalog and policy and puts both in force, or changes nothing.
+  // Returns the snapshot for the broker.
+  absl::StatusOr<UniqueFd> Read();
+  // The first promise to the broker. `grace_keeper` is its end
+  // (grace_keeper.h).
+  absl::Status SendReady(const v1::KernelFacts& kernel, UniqueFd snapshot,
+                         UniqueFd grace_keeper);
+
+  // Answers it, at once or later. Not OK: no correct broker sends that.
+  absl::Status Handle(BrokerChannel::Request request);
+
+  // Attachments under way, of programs and of loops: what to wait for, until
+  // when, and the answers of those that are over.
+  void AddTo(std::vector<pollfd>& polled) const;
+  std::optional<Attacher::Clock::time_point> NextDeadline() const;
+  absl::Status AnswerAttachments();
+
+ private:
+  absl::Status SendRefusal(uint64_t id, const absl::Status& why);
+  absl::StatusOr<std::shared_ptr<const Program>> FindAvailable(
+      const std::string& name) const;
+  absl::StatusOr<std::shared_ptr<const Program>> FindToLoad(
+      const LoadRequest& request) const;
+  absl::Status OnLoad(uint64_t id, const LoadRequest& request,
+                      std::vector<UniqueFd> session_maps);
+  absl::Status OnAttach(uint64_t id, const AttachRequest& request,
+                        std::vector<UniqueFd> fds);
+  absl::Status OnAttachLoop(uint64_t id, const AttachLoopRequest& request,
+                            UniqueFd pidfd);
+  absl::Status OnDetachLoop(uint64_t id, const DetachLoopRequest& request);
+  absl::Status OnLook(uint64_t id, const LookRequest& request);
+  absl::Status OnEnroll(uint64_t id, const EnrollRequest& request,
+                        UniqueFd pidfd);
+  absl::Status OnDismiss(uint64_t id, const DismissRequest& request);
+  absl::Status OnReload(uint64_t id);
+  absl::Status LoadMaps(uint64_t id, const LoadRequest& request,
+                        const Program& program);
+  absl::Status Answer(uint64_t id, const absl::Status& status,
+                      LoaderReply reply);
+
+  BrokerChannel& broker_;
+  const LoaderOptions& options_;
+  GateMap& gates_;
+  Admission admission_;
+  const LoopMaps loop_maps_;
+  const absl::StatusOr<Census> census_;
+  ObjectRegister register_;
+  Attacher attacher_;
+  Loops loops_;
+  MachinePrograms machine_programs_;
+  Catalog catalog_;
+};
+
+}  // namespace bpfgrant::daemon
+
+#endif  // DAEMON_LOADER_REQUESTS_H_
