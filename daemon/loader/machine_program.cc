@@ -3,6 +3,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -56,6 +57,21 @@ int ForEachAtOnce(size_t count, const std::function<int(size_t)>& change) {
     if (turn.error != 0) error = turn.error;
   }
   return error;
+}
+
+// Newer kernels allocate a task's storage without waiting for any lock
+// (kmalloc_nolock, mm/slub.c), and then ENOMEM may mean that another processor
+// had one at that moment.
+constexpr int kStoreTries = 20;
+constexpr useconds_t kStorePauseUs = 500;
+
+// 0 or an errno.
+int Store(int map, int pidfd, const bpfgrant_enrolled& value) {
+  for (int tries = 1;; ++tries) {
+    if (bpf_map_update_elem(map, &pidfd, &value, BPF_NOEXIST) == 0) return 0;
+    if (errno != ENOMEM || tries == kStoreTries) return errno;
+    usleep(kStorePauseUs);
+  }
 }
 
 }  // namespace
@@ -155,9 +171,7 @@ absl::Status MachineProgram::Enroll(int pidfd, uint32_t slot, uint64_t nonce) {
   if (links_.empty()) {
     if (auto status = Attach(); !status.ok()) return status;
   }
-  const bpfgrant_enrolled value{nonce, slot, 0};
-  if (bpf_map_update_elem(enrolled_, &pidfd, &value, BPF_NOEXIST) < 0) {
-    const int error = errno;
+  if (const int error = Store(enrolled_, pidfd, {nonce, slot, 0}); error != 0) {
     if (processes_ == 0) Detach();
     if (error == EEXIST) {
       return Refuse(v1::REASON_PROCESS_ENROLLED,
