@@ -167,6 +167,9 @@ constexpr Row kTable[] = {
     {v1::REASON_TOO_LARGE, Code::kResourceExhausted,
      "Make it smaller: proto/wire/limits.h has the limits."},
 
+    {v1::REASON_SIGNATURE, Code::kPermissionDenied,
+     "Have it signed (`bpfgrantctl sign`) with a key that counts, and reload."},
+
     // Maps that are turned over.
     {v1::REASON_STILL_READ, Code::kDeadlineExceeded,
      "Leave the old maps alone and call Rotate again, without names, to wait "
@@ -175,6 +178,23 @@ constexpr Row kTable[] = {
     // Handing over, once more.
     {v1::REASON_TUN_UNSUITABLE, Code::kInvalidArgument,
      "Send an fd of /dev/net/tun on which TUNSETIFF has put a device."},
+
+    // Parameters.
+    {v1::REASON_PARAMETER_UNKNOWN, Code::kInvalidArgument,
+     "`bpfgrantctl describe` lists the program's parameters."},
+    {v1::REASON_PARAMETER_MISSING, Code::kInvalidArgument,
+     "Give it a value: `bpfgrantctl describe` tells which it may have."},
+    {v1::REASON_PARAMETER_RANGE, Code::kOutOfRange,
+     "`bpfgrantctl describe` tells which values it may have."},
+    {v1::REASON_PARAMETER_NARROWED, Code::kPermissionDenied,
+     "Choose within what the rule allows, or ask the administrator."},
+
+    // Admission.
+    {v1::REASON_ADMISSION_LIMIT, Code::kPermissionDenied,
+     "An administrator who wants it all the same raises that limit."},
+
+    // The decision, once more.
+    {v1::REASON_RATE, Code::kResourceExhausted, "Ask again later."},
 
     {v1::REASON_INTERNAL, Code::kInternal,
      "The journal of bpfgrantd has more; please report it."},
