@@ -45,6 +45,7 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(exec_dismisses),
     BPFGRANT_MITIGATION(rotate_waits),
     BPFGRANT_MITIGATION(rotate_counts_steps),
+    BPFGRANT_MITIGATION(audit_allowance),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

@@ -63,6 +63,8 @@ struct Mitigations {
   bool rotate_waits = true;
   // For a loop's step, which can sleep, it does not trust a grace period.
   bool rotate_counts_steps = true;
+  // One user's records in the audit trail are limited.
+  bool audit_allowance = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

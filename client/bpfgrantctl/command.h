@@ -50,6 +50,7 @@ struct Command {
   Verb verb;
 };
 
+void AddAudit(CLI::App& app, Command& command);
 void AddCatalogVerbs(CLI::App& app, Command& command);  // list describe header
 void AddCheck(CLI::App& app, Command& command);
 void AddExplain(CLI::App& app, Command& command);

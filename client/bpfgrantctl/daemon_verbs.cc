@@ -88,6 +88,13 @@ void PrintStatus(const v1::StatusReply& reply) {
             Cell(absl::StrCat(reply.held()),
                  reply.held() > 0 ? Style::kDoubtful : Style::kPlain));
   sheet.Add("quota returns", reply.quota_returns());
+  sheet.Add("audit trail",
+            Cell(reply.audit(), reply.audit() == "journal" ? Style::kPlain
+                                                           : Style::kBad));
+  if (reply.audit_lost() > 0) {
+    sheet.Add("audit records lost",
+              Cell(absl::StrCat(reply.audit_lost()), Style::kBad));
+  }
   sheet.Add("programs",
             Cell(absl::StrCat(reply.programs(), " available, ",
                               reply.unavailable(), " unavailable"),

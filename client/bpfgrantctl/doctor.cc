@@ -9,6 +9,7 @@
 #include "client/bpfgrantctl/command.h"
 #include "client/bpfgrantctl/findings.h"
 #include "client/bpfgrantctl/json.h"
+#include "client/bpfgrantctl/machine.h"
 #include "client/bpfgrantctl/output.h"
 #include "proto/refusal/refusal.h"
 
@@ -149,6 +150,7 @@ absl::StatusOr<int> Doctor(const Settings& settings) {
   absl::Status reached = connection.status();
   if (reached.ok()) {
     findings.push_back(DescribeSession(settings, *connection));
+    JudgeControlSocket(settings.socket, findings);
     reached = Examine(*connection, status, findings);
   }
   if (!reached.ok()) {
@@ -159,6 +161,7 @@ absl::StatusOr<int> Doctor(const Settings& settings) {
                     ReadSetting("io_uring_disabled"), findings);
     }
   }
+  JudgeMachine(ReadMachine(), findings);
   if (settings.json) {
     const absl::Status printed =
         PrintAsJson(findings, status.version().empty() ? nullptr : &status);

@@ -80,6 +80,24 @@ void JudgeGates(const v1::StatusReply& status, Findings& findings) {
   }
 }
 
+void JudgeAudit(const v1::StatusReply& status, Findings& findings) {
+  if (status.audit() != "journal") {
+    findings.push_back({Level::kNote, "audit",
+                        absl::StrCat("the audit trail goes ", status.audit()),
+                        "Run systemd-journald: who got what is on record "
+                        "nowhere."});
+  } else if (status.audit_lost() > 0) {
+    findings.push_back(
+        {Level::kNote, "audit",
+         absl::StrCat(status.audit_lost(),
+                      " records are lost: the journal was too slow"),
+         "See whether the disk of /var/log/journal is full or slow."});
+  } else {
+    findings.push_back(
+        {Level::kFine, "audit", "the journal has it: bpfgrantctl audit", ""});
+  }
+}
+
 bool Allows(const v1::DescribeReply& program, v1::Delivery delivery) {
   const auto& allowed = program.detail().allowed_delivery();
   return std::find(allowed.begin(), allowed.end(), delivery) != allowed.end();
@@ -131,6 +149,7 @@ void JudgeDaemon(const v1::StatusReply& status, bool administrator,
   JudgePolicy(status, findings);
   JudgeGates(status, findings);
   JudgeCatalog(status, administrator, findings);
+  JudgeAudit(status, findings);
 }
 
 void JudgeKernel(const v1::KernelFacts& kernel, Findings& findings) {

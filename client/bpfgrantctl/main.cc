@@ -98,6 +98,7 @@ int Main(int argc, char** argv) {
   AddTrace(app, command);
   AddRevoke(app, command);
   AddDaemonVerbs(app, command);
+  AddAudit(app, command);
   AddDoctor(app, command);
   try {
     app.parse(argc, argv);

@@ -11,11 +11,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/broker/audit.h"
 #include "daemon/broker/control.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
+#include "daemon/broker/journal.h"
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
@@ -62,8 +64,12 @@ class Broker {
         pool_(loop_, loader_, gates_, remains_,
               {options_.pool_bytes, fd_limit_ / 4},
               !options_.mitigations.instances_not_reused),
+        audit_(loop_, options_.mitigations,
+               [this](v1::AuditRecord record) {
+                 journal_.Write(std::move(record));
+               }),
         granting_({loop_, loader_, gates_, pool_, ledger_, remains_, watchers_,
-                   options_.mitigations, options_.grants_per_session,
+                   audit_, options_.mitigations, options_.grants_per_session,
                    [this](uint64_t id) -> Session* {
                      Connection* connection = acceptor_.Find(id);
                      return connection == nullptr ? nullptr
@@ -71,8 +77,8 @@ class Broker {
                    }}),
         rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
                     steps_.has_value() ? &*steps_ : nullptr}),
-        service_({loop_, loader_, gates_, pool_, ledger_, watchers_, granting_,
-                  grace_period_, rotations_,
+        service_({loop_, loader_, gates_, pool_, ledger_, watchers_, audit_,
+                  granting_, grace_period_, rotations_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
                   [this](bool reloading) { NotifyReload(reloading); },
                   tracer_.get()}),
@@ -90,12 +96,16 @@ class Broker {
           kMinOpenFiles, " are needed: raise LimitNOFILE= or ulimit -n"));
     }
     granting_.SetSnapshot(snapshot);
+    audit_.CatalogLoaded(*snapshot);
     const v1::ReloadReply summary = Summarize(*snapshot);
     for (const std::string& line : summary.unavailable()) {
       spdlog::warn("unavailable: {}", line);
     }
     spdlog::info("{} programs, {} unavailable, {} rules", summary.programs(),
                  summary.unavailable_size(), summary.rules());
+    if (const std::string where = Journal::Where(); where != "journal") {
+      spdlog::warn("the audit trail goes {}", where);
+    }
     if (!no_census_.empty()) {
       spdlog::warn("quota is given back at release: {}", no_census_);
     }
@@ -126,6 +136,7 @@ class Broker {
     remains_.Stop();
     service_.Stop();
     control_.Stop();
+    audit_.Flush();
     loop_.Exit(code);
   }
 
@@ -196,6 +207,8 @@ class Broker {
                             : options_.mitigations.quota_until_gone
                                 ? "when nothing is left in the kernel"
                                 : "at release: the mitigation is off");
+    reply.set_audit(Journal::Where());
+    reply.set_audit_lost(journal_.lost());
     for (const std::string& name : options_.catalog_directories) {
       reply.add_catalog_directory(name);
     }
@@ -223,6 +236,8 @@ class Broker {
   Ledger ledger_;
   Remains remains_;
   Pool pool_;
+  Journal journal_;
+  Audit audit_;
   Granting granting_;
   Rotations rotations_;
   Service service_;

@@ -37,6 +37,20 @@ std::vector<std::string> SwappableMaps(const v1::DescribeReply& description) {
   return maps;
 }
 
+// Who asks for what.
+v1::GrantInfo InfoOf(const Session& session,
+                     const v1::AcquireRequest& request) {
+  v1::GrantInfo info;
+  info.set_program(request.program());
+  info.set_interface(request.interface());
+  info.set_session(session.id);
+  info.set_uid(session.peer.subject.uid);
+  info.set_pid(static_cast<uint32_t>(session.peer.pid));
+  info.set_unit(session.peer.unit);
+  info.set_label(session.peer.label);
+  return info;
+}
+
 }  // namespace
 
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
@@ -58,6 +72,7 @@ void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,
   const auto now = Remains::Clock::now();
   const auto rule = RuleToWaitFor(session, request, wanted.status());
   if (!rule.has_value() || now >= until.value_or(now + kRoomDeadline)) {
+    parts_.audit.GrantDenied(InfoOf(session, request), wanted.status());
     company.answer(wanted.status());
     return;
   }
@@ -72,13 +87,9 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
   entry.handles = std::move(wanted.handles);
   entry.swappable = SwappableMaps(description);
   entry.program = std::shared_ptr<const Program>(snapshot_, wanted.program);
-  entry.info.set_program(request.program());
-  entry.info.set_interface(request.interface());
+  entry.info = InfoOf(session, request);
   entry.info.set_digest(description.digest());
-  entry.info.set_session(session.id);
-  entry.info.set_uid(session.peer.subject.uid);
-  entry.info.set_pid(static_cast<uint32_t>(session.peer.pid));
-  entry.info.set_unit(session.peer.unit);
+  entry.info.set_variant(ChosenVariant(description));
   entry.info.set_rule(wanted.verdict.rule());
   entry.info.set_delivery(wanted.delivery);
   entry.info.set_began_unix_ms(UnixMs());
@@ -151,10 +162,13 @@ void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
     return;
   }
   if (!instance.ok()) {
-    Remove(id, ReasonOf(instance.status()));
-    answer(instance.status());
+    Abandon(id, instance.status(), std::move(answer));
     return;
   }
+  *grant->info.mutable_program_id() = {instance->program_ids.begin(),
+                                       instance->program_ids.end()};
+  *grant->info.mutable_map_id() = {instance->map_ids.begin(),
+                                   instance->map_ids.end()};
   grant->instance = *std::move(instance);
   grant->loaded = true;
   if (!claim_later) {
@@ -260,8 +274,9 @@ void Granting::AttachToProcess(Grant& grant, daemon::LoaderRequest request,
     fds.emplace_back(fcntl(session->peer.pidfd.get(), F_DUPFD_CLOEXEC, 0));
   }
   if (fds.empty() || !fds.front().valid()) {
-    Remove(grant.info.grant(), v1::REASON_BUSY);
-    answer(Refuse(v1::REASON_BUSY, "the client's process cannot be named"));
+    Abandon(grant.info.grant(),
+            Refuse(v1::REASON_BUSY, "the client's process cannot be named"),
+            std::move(answer));
     return;
   }
   Attach(grant, std::move(request), std::move(fds), std::move(answer));
@@ -285,8 +300,7 @@ void Granting::Attach(const Grant& grant, daemon::LoaderRequest request,
           return;
         }
         if (!reply.ok()) {
-          Remove(id, ReasonOf(reply.status()));
-          answer(reply.status());
+          Abandon(id, reply.status(), std::move(answer));
           return;
         }
         answer(Deliver(*attached));
@@ -318,6 +332,7 @@ Delivered Granting::Deliver(Grant& grant) {
   grant.program.reset();
   grant.info.set_claimed(true);
   parts_.gates.Open(grant.instance.gate);
+  grant.on_record = parts_.audit.GrantBegan(grant.info);
   v1::Event event;
   event.set_type(v1::Event::TYPE_GRANT_BEGAN);
   *event.mutable_grant() = grant.info;
@@ -348,7 +363,8 @@ Grant Granting::Remove(uint64_t id, v1::Reason why) {
   Grant grant =
       counts ? parts_.ledger.Retire(id, why) : parts_.ledger.Remove(id);
   if (grant.loaded) {
-    Instance ended{{}, grant.instance.gate, {}, grant.instance.kept, {}};
+    Instance ended{{}, grant.instance.gate, {}, grant.instance.kept, {}, {},
+                   {}};
     parts_.pool.Discard(std::move(ended), counts ? id : 0,
                         parts_.mitigations.gate_closes);
   }
@@ -359,12 +375,19 @@ Grant Granting::Remove(uint64_t id, v1::Reason why) {
   return grant;
 }
 
+void Granting::Abandon(uint64_t id, const absl::Status& why, Answer answer) {
+  const Grant grant = Remove(id, ReasonOf(why));
+  parts_.audit.GrantDenied(grant.info, why);
+  answer(why);
+}
+
 void Granting::End(uint64_t id, v1::Reason reason) {
   if (parts_.ledger.Find(id) == nullptr) return;
   Grant grant = Remove(id, reason);
   // Its request, if it still waits for the loader, is answered by this.
   if (!grant.loaded) parts_.pool.Cancel(id);
   if (!grant.info.claimed() && !grant.loaded) return;
+  if (grant.on_record) parts_.audit.GrantEnded(grant.info, reason);
   v1::Event event;
   event.set_type(v1::Event::TYPE_GRANT_ENDED);
   event.set_reason(reason);

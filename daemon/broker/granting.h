@@ -20,6 +20,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "bpfgrant/v1/messages.pb.h"
+#include "daemon/broker/audit.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
 #include "daemon/broker/ledger.h"
@@ -52,6 +53,7 @@ class Granting {
     Ledger& ledger;
     Remains& remains;
     Watchers& watchers;
+    Audit& audit;
     const daemon::Mitigations& mitigations;
     uint32_t grants_per_session;
     // nullptr once the session is over.
@@ -163,6 +165,8 @@ class Granting {
   v1::AcquireReply Describe(const Grant& grant) const;
   // Takes a grant out of session and ledger, with its gate closed.
   Grant Remove(uint64_t grant, v1::Reason why);
+  // The same for one that cannot be handed over.
+  void Abandon(uint64_t grant, const absl::Status& why, Answer answer);
   // Whether what has ended counts until it is gone.
   bool CountsUntilGone() const {
     return parts_.mitigations.quota_until_gone && parts_.remains.looks();

@@ -31,6 +31,7 @@ struct Grant {
   // Its swappable maps, by the bits of its gate's slot.
   std::vector<std::string> swappable;
   bool loaded = false;  // `instance` is there; before, it is being loaded
+  bool on_record = false;  // its beginning is in the audit trail
   // As the catalog described it when it was asked for; until it is delivered.
   std::shared_ptr<const Program> program;
   EventLoop::Source claim_deadline;

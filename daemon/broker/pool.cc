@@ -300,7 +300,7 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
         --loading_;
         bytes_ -= bytes;
         fds_ -= fds;
-        OnLoaded(name, number, ticket, Instance{{}, gate, {}, kept, {}},
+        OnLoaded(name, number, ticket, Instance{{}, gate, {}, kept, {}, {}, {}},
                  std::move(reply));
         LoadSome();
       });
@@ -326,6 +326,9 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   }
   Shelf& shelf = found->second;
   instance.digest = shelf.digest;
+  const daemon::LoadReply& made = reply->message.load();
+  instance.program_ids = {made.program_id().begin(), made.program_id().end()};
+  instance.map_ids = {made.map_id().begin(), made.map_id().end()};
   if (shelf.kept != KeptByLoader::kNothing) {
     instance.fds.emplace(instance.fds.begin());
   }

@@ -46,6 +46,9 @@ struct Instance {
   KeptByLoader kept = KeptByLoader::kNothing;
   // Of the session, if this load made them.
   std::vector<UniqueFd> session_maps;
+  // As the kernel calls what this load made.
+  std::vector<uint32_t> program_ids;
+  std::vector<uint32_t> map_ids;
 };
 
 struct PoolLimits {

@@ -125,8 +125,7 @@ void Service::Revoke(Session& session, const v1::RevokeRequest& request,
                   absl::StrCat("no grant ", request.grant())));
     return;
   }
-  spdlog::info("uid {} revokes {}: {} grants", session.peer.subject.uid,
-               request.ShortDebugString(), ids.size());
+  parts_.audit.GrantsRevoked(session, request.ShortDebugString(), ids.size());
   for (const uint64_t id : ids) parts_.granting.End(id, v1::REASON_REVOKED);
 
   v1::RevokeReply reply;
@@ -224,6 +223,7 @@ absl::StatusOr<v1::ReloadReply> Service::TakeSnapshot(
   const auto snapshot = Snapshot::Read(reply->fds.front());
   if (!snapshot.ok()) return snapshot.status();
   const uint32_t ended = parts_.granting.SetSnapshot(*snapshot);
+  parts_.audit.CatalogLoaded(**snapshot);
   v1::ReloadReply summary = broker::Summarize(**snapshot);
   summary.set_revoked(ended);
   return summary;
@@ -244,6 +244,7 @@ void Service::FinishReload(absl::StatusOr<v1::ReloadReply> reply) {
     spdlog::error("reload rejected, the catalog and policy in force stay: {}",
                   last_reload_);
     event.set_reason(ReasonOf(reply.status()));
+    parts_.audit.ReloadRejected(reply.status());
   }
   event.set_message(last_reload_);
   parts_.watchers.Publish(std::move(event));

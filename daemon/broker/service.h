@@ -37,6 +37,7 @@ class Service {
     Pool& pool;
     Ledger& ledger;
     Watchers& watchers;
+    Audit& audit;
     Granting& granting;
     GracePeriod& grace_period;
     Rotations& rotations;

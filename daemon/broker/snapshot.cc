@@ -15,6 +15,13 @@ bool Program::Allows(v1::Delivery delivery) const {
   return std::find(allowed.begin(), allowed.end(), delivery) != allowed.end();
 }
 
+std::string ChosenVariant(const v1::DescribeReply& description) {
+  for (const v1::VariantDescription& variant : description.variant()) {
+    if (variant.chosen()) return variant.name();
+  }
+  return "";
+}
+
 absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Read(
     const UniqueFd& memfd) {
   struct stat status {};

@@ -32,6 +32,9 @@ struct Program {
   bool dangerous() const { return !description().detail().fd_danger().empty(); }
 };
 
+// The name of the variant that this kernel took; "" without variants.
+std::string ChosenVariant(const v1::DescribeReply& description);
+
 class Snapshot {
  public:
   // Reads the loader's memfd. kInternal if that is not a Snapshot.

@@ -49,6 +49,16 @@ absl::Status TooBusy() {
   return Refuse(v1::REASON_BUSY, "the loader was busy for too long");
 }
 
+void AddIds(const ObjectIds& made, LoadReply& reply) {
+  for (const ObjectId& object : made) {
+    if (object.program) {
+      reply.add_program_id(object.id);
+    } else {
+      reply.add_map_id(object.id);
+    }
+  }
+}
+
 // Fds that come with a request, but for a load, which says itself what it may
 // bring.
 size_t FdsBeside(LoaderRequest::BodyCase body) {
@@ -157,13 +167,16 @@ absl::Status Requests::OnLoad(uint64_t id, const LoadRequest& request,
                    options_.mitigations, session_maps);
   if (!instance.ok()) return SendRefusal(id, instance.status());
   const ObjectRegister::Gate gate{request.gate_slot(), request.gate_nonce()};
+  LoaderReply reply;
+  reply.set_id(id);
+  for (const ObjectIds* made :
+       {&instance->objects, &instance->session_objects}) {
+    AddIds(*made, *reply.mutable_load());
+  }
   if (census_.ok()) {
     register_.Enter(gate, std::move(instance->objects),
                     std::move(instance->session_objects));
   }
-  LoaderReply reply;
-  reply.set_id(id);
-  reply.mutable_load();
   std::vector<UniqueFd> fds;
   if (IsLoop((*program)->manifest->message())) {
     loops_.Keep(gate, std::move(instance->program), *program);

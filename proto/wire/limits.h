@@ -94,6 +94,16 @@ inline constexpr std::chrono::milliseconds kRoomDeadline{1'000};
 // From Acquire over gRPC to Claim.
 inline constexpr std::chrono::milliseconds kClaimDeadline{30'000};
 
+// The audit trail. Records that wait for the journal.
+inline constexpr size_t kMaxQueuedRecords = 16384;
+// One user's, at once and each second after that: of grants (two each), and of
+// requests that were refused. What goes beyond is told as a number.
+inline constexpr double kAuditGrantBurst = 4096;
+inline constexpr double kAuditGrantsPerSecond = 100;
+inline constexpr double kAuditDenialBurst = 256;
+inline constexpr double kAuditDenialsPerSecond = 4;
+inline constexpr std::chrono::seconds kAuditFlushInterval{10};
+
 // The administrator's files. Bytes.
 inline constexpr size_t kMaxTextFileBytes = 1024 * 1024;
 inline constexpr size_t kMaxObjectBytes = 16 * 1024 * 1024;

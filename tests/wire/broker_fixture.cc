@@ -64,13 +64,6 @@ UniqueFd GraceKeeper(bool answers) {
   return UniqueFd(ends[1]);
 }
 
-std::shared_ptr<const broker::Snapshot> Read(const daemon::Snapshot& message) {
-  auto snapshot =
-      broker::Snapshot::Read(MemoryFile(message.SerializeAsString()));
-  EXPECT_TRUE(snapshot.ok()) << snapshot.status();
-  return snapshot.ok() ? *snapshot : std::make_shared<broker::Snapshot>();
-}
-
 std::map<std::string, int> CountHandles(const daemon::Snapshot& snapshot) {
   std::map<std::string, int> handles;
   for (const daemon::CatalogEntry& entry : snapshot.entry()) {
@@ -129,6 +122,13 @@ daemon::Snapshot Catalog(const std::vector<TestProgram>& programs,
   return snapshot;
 }
 
+std::shared_ptr<const broker::Snapshot> Read(const daemon::Snapshot& message) {
+  auto snapshot =
+      broker::Snapshot::Read(MemoryFile(message.SerializeAsString()));
+  EXPECT_TRUE(snapshot.ok()) << snapshot.status();
+  return snapshot.ok() ? *snapshot : std::make_shared<broker::Snapshot>();
+}
+
 daemon::Snapshot DefaultCatalog() {
   TestProgram tap;
   tap.name = "tap";
@@ -156,7 +156,11 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
       remains(loop, loader, ledger, setup.census),
       pool(loop, loader, gates, remains, setup.pool,
            !mitigations.instances_not_reused),
-      granting({loop, loader, gates, pool, ledger, remains, watchers,
+      audit(loop, mitigations,
+            [this](v1::AuditRecord record) {
+              records.push_back(std::move(record));
+            }),
+      granting({loop, loader, gates, pool, ledger, remains, watchers, audit,
                 mitigations, setup.grants_per_session,
                 [this](uint64_t id) -> broker::Session* {
                   broker::Connection* connection = acceptor.Find(id);
@@ -164,7 +168,7 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
                                                : &connection->session();
                 }}),
       rotations({loop, gates, ledger, grace_period, mitigations}),
-      service({loop, loader, gates, pool, ledger, watchers, granting,
+      service({loop, loader, gates, pool, ledger, watchers, audit, granting,
                grace_period, rotations, [](v1::StatusReply&) {}, [](bool) {}}),
       acceptor({loop, service, granting, watchers, mitigations, setup.limits,
                 setup.identify, setup.administrator_group},

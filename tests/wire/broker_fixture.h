@@ -16,6 +16,7 @@
 
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/broker/accept.h"
+#include "daemon/broker/audit.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
 #include "daemon/broker/grace_period.h"
@@ -52,6 +53,8 @@ daemon::Snapshot Catalog(const std::vector<TestProgram>& programs,
                          const std::vector<daemon::CompiledRule>& rules);
 // `sampler` (program and one map) and `tap` (program alone), for everybody.
 daemon::Snapshot DefaultCatalog();
+// As the broker is given it.
+std::shared_ptr<const broker::Snapshot> Read(const daemon::Snapshot& message);
 
 struct BrokerSetup {
   daemon::Mitigations mitigations;
@@ -145,6 +148,8 @@ struct TestBroker::Parts {
   broker::Remains remains;
   broker::Watchers watchers;
   broker::Pool pool;
+  std::vector<v1::AuditRecord> records;  // the audit trail
+  broker::Audit audit;
   broker::Granting granting;
   broker::Rotations rotations;
   broker::Service service;
