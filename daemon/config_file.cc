@@ -56,13 +56,22 @@ absl::Status ReadConfigFile(const std::string& path, bool named,
 std::vector<std::string> CatalogFolders(const std::vector<std::string>& given,
                                         const v1::Config& config) {
   return Choose(given, config.catalog_directory(),
-                {"/usr/lib/bpfgrant/programs", "/etc/bpfgrant/programs"});
+                {"/usr/lib/bpfgrant/programs", "/run/bpfgrant/programs",
+                 "/etc/bpfgrant/programs"});
 }
 
 std::vector<std::string> PolicyFolders(const std::vector<std::string>& given,
                                        const v1::Config& config) {
   return Choose(given, config.policy_directory(),
-                {"/usr/lib/bpfgrant/policy.d", "/etc/bpfgrant/policy.d"});
+                {"/usr/lib/bpfgrant/policy.d", "/run/bpfgrant/policy.d",
+                 "/etc/bpfgrant/policy.d"});
+}
+
+std::vector<std::string> KeyFolders(const std::vector<std::string>& given,
+                                    const v1::Config& config) {
+  return Choose(
+      given, config.key_directory(),
+      {"/usr/lib/bpfgrant/keys", "/run/bpfgrant/keys", "/etc/bpfgrant/keys"});
 }
 
 }  // namespace bpfgrant::daemon

@@ -30,6 +30,7 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(handshake_deadline),
     BPFGRANT_MITIGATION(file_safety),
     BPFGRANT_MITIGATION(digest_check),
+    BPFGRANT_MITIGATION(signatures),
     BPFGRANT_MITIGATION(read_once),
     BPFGRANT_MITIGATION(dangerous_program_fd),
     BPFGRANT_MITIGATION(broker_seccomp),

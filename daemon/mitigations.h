@@ -31,6 +31,8 @@ struct Mitigations {
   bool file_safety = true;
   // The object must have the manifest's digest.
   bool digest_check = true;
+  // What the policy wants signed must be, by a key that counts.
+  bool signatures = true;
   // The bytes are read once, and what was hashed is what is loaded.
   bool read_once = true;
   // A program fd that can stop the machine's grace periods goes to trusted

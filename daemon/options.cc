@@ -51,7 +51,7 @@ struct Given {
   bool config_named = false;
   std::string runtime_directory, user, administrator_group;
   std::string identify = "auto";
-  std::vector<std::string> catalog, policy;
+  std::vector<std::string> catalog, policy, keys;
   bool verbose = false;
 };
 
@@ -71,6 +71,7 @@ absl::StatusOr<Options> Combine(const Given& given) {
       given.runtime_directory, config.runtime_directory(), "/run/bpfgrant");
   options.catalog_directories = CatalogFolders(given.catalog, config);
   options.policy_directories = PolicyFolders(given.policy, config);
+  options.key_directories = KeyFolders(given.keys, config);
   const std::string user = first(given.user, config.broker_user(), "bpfgrant");
   if (absl::Status status =
           ParseUser(user, options.broker_uid, options.broker_gid);
@@ -142,6 +143,9 @@ std::variant<Options, int> ReadOptions(int argc, char** argv) {
       ->allow_extra_args(false);
   app.add_option("--policy", given.policy,
                  "a directory of *.policy files; likewise")
+      ->allow_extra_args(false);
+  app.add_option("--keys", given.keys,
+                 "a directory of *.pub keys, whose signatures count; likewise")
       ->allow_extra_args(false);
   app.add_option("--user", given.user,
                  "who the broker runs as: NAME, UID or UID:GID (default "

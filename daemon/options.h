@@ -20,6 +20,7 @@ struct Options {
   std::string runtime_directory;
   std::vector<std::string> catalog_directories;
   std::vector<std::string> policy_directories;
+  std::vector<std::string> key_directories;
   uid_t broker_uid = 0;
   gid_t broker_gid = 0;
   std::optional<gid_t> administrator_group;

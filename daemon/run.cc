@@ -73,6 +73,7 @@ int RunLoaderProcess(UniqueFd socket, const Options& options, Sockets sockets,
   LoaderOptions loader;
   loader.catalog_directories = options.catalog_directories;
   loader.policy_directories = options.policy_directories;
+  loader.key_directories = options.key_directories;
   loader.mitigations = mitigations;
   const int code = RunLoader(std::move(socket), loader);
   // The broker could not: the directory is root's.

@@ -53,6 +53,9 @@ struct Command {
 void AddAudit(CLI::App& app, Command& command);
 void AddCatalogVerbs(CLI::App& app, Command& command);  // list describe header
 void AddCheck(CLI::App& app, Command& command);
+void AddCat(CLI::App& app, Command& command);
+// keygen sign verify-signature
+void AddSigning(CLI::App& app, Command& command);
 void AddExplain(CLI::App& app, Command& command);
 void AddGrantVerbs(CLI::App& app, Command& command);  // grants, watch
 void AddTrace(CLI::App& app, Command& command);

@@ -18,7 +18,8 @@ constexpr char kFooter[] =
     "Exit codes:\n"
     "  0  done; the answer is yes\n"
     "  1  refused or denied: the answer is no (doctor: something is wrong;\n"
-    "     check: a program has no variant that fits)\n"
+    "     check: a program has no variant that fits; cat: one does not count;\n"
+    "     verify-signature: no signature counts)\n"
     "  2  wrong usage\n"
     "  3  the daemon cannot be reached, or did not answer in time\n"
     "  4  an internal or protocol error";
@@ -93,6 +94,8 @@ int Main(int argc, char** argv) {
   AddGlobalOptions(app, command.settings);
   AddCatalogVerbs(app, command);
   AddCheck(app, command);
+  AddCat(app, command);
+  AddSigning(app, command);
   AddExplain(app, command);
   AddGrantVerbs(app, command);
   AddTrace(app, command);

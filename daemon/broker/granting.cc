@@ -51,6 +51,13 @@ v1::GrantInfo InfoOf(const Session& session,
   return info;
 }
 
+// Whether nobody approves the program any more: its manifest is gone, or no key
+// that counts has signed it. Any other entry that is broken keeps its grants.
+bool IsWithdrawn(const Program* program) {
+  return program == nullptr ||
+         program->description().summary().reason() == v1::REASON_SIGNATURE;
+}
+
 }  // namespace
 
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
@@ -416,7 +423,7 @@ uint32_t Granting::SetSnapshot(std::shared_ptr<const Snapshot> snapshot) {
     if (grant == nullptr) continue;
     const Session* session = parts_.find_session(grant->info.session());
     const Program* program = snapshot_->Find(grant->info.program());
-    if (program == nullptr) {
+    if (IsWithdrawn(program)) {
       End(id, v1::REASON_WITHDRAWN);
       ++ended;
       continue;

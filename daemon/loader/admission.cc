@@ -48,8 +48,32 @@ void DescribeManifest(const v1::Manifest& manifest, Program& program) {
                                                                      : wanted);
 }
 
+std::string_view BytesOf(const uint64_t& number) {
+  return {reinterpret_cast<const char*>(&number), sizeof(number)};
+}
+
+// The digest of all that makes the program what it is.
+std::string IdentityOf(std::string_view bytes,
+                       absl::Span<const DropIn> drop_ins,
+                       const Program& program) {
+  // Their lengths, so that no two lists of parts are the same bytes.
+  std::vector<uint64_t> lengths = {bytes.size(), drop_ins.size()};
+  for (const DropIn& drop_in : drop_ins) {
+    lengths.push_back(drop_in.bytes.size());
+  }
+  std::vector<std::string_view> parts;
+  for (const uint64_t& length : lengths) parts.push_back(BytesOf(length));
+  parts.push_back(bytes);
+  for (const DropIn& drop_in : drop_ins) parts.push_back(drop_in.bytes);
+  // The function is a variant's choice.
+  parts.push_back(program.manifest->message().program().function());
+  parts.push_back(program.object.view());
+  return Sha256(parts);
+}
+
 // Reads the object and compares its digest.
 absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
+                        absl::Span<const DropIn> drop_ins,
                         const Mitigations& mitigations, Program& program) {
   const Manifest& manifest = *program.manifest;
   const std::string& name = manifest.message().object();
@@ -66,13 +90,7 @@ absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
     return absl::InternalError("OpenSSL does not compute SHA-256");
   }
   program.entry.mutable_description()->set_digest(digest);
-  const uint64_t length = bytes.size();
-  // The function is a variant's choice.
-  program.entry.set_identity(
-      Sha256({{reinterpret_cast<const char*>(&length), sizeof(length)},
-              bytes,
-              manifest.message().program().function(),
-              program.object.view()}));
+  program.entry.set_identity(IdentityOf(bytes, drop_ins, program));
   if (mitigations.digest_check && digest != manifest.message().sha256()) {
     return manifest.RefuseAt(manifest.At("sha256"), v1::REASON_DIGEST_MISMATCH,
                              absl::StrCat("the object's digest is ", digest));
@@ -155,17 +173,18 @@ absl::Status DescribeObject(Program& program) {
 }
 
 absl::Status InspectInto(const SafeDirectory& folder, std::string_view bytes,
+                         absl::Span<const DropIn> drop_ins,
                          const Mitigations& mitigations, int variant,
                          Program& program) {
   auto manifest = Manifest::Parse(program.entry.description().file(),
-                                  program.name(), bytes);
+                                  program.name(), bytes, drop_ins);
   if (!manifest.ok()) return manifest.status();
   program.manifest = *std::move(manifest);
   if (!program.manifest->message().variant().empty()) {
     program.manifest->Choose(variant);
   }
   DescribeManifest(program.manifest->message(), program);
-  if (auto status = ReadObject(folder, bytes, mitigations, program);
+  if (auto status = ReadObject(folder, bytes, drop_ins, mitigations, program);
       !status.ok()) {
     return status;
   }
@@ -258,9 +277,11 @@ std::unique_ptr<Program> Unavailable(absl::string_view stem, std::string file,
 std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
                                  const std::string& file,
                                  std::string_view bytes,
-                                 const Mitigations& mitigations, int variant) {
+                                 const Mitigations& mitigations, int variant,
+                                 absl::Span<const DropIn> drop_ins) {
   auto program = Named(StemOf(file), folder.PathOf(file));
-  if (auto status = InspectInto(folder, bytes, mitigations, variant, *program);
+  if (auto status =
+          InspectInto(folder, bytes, drop_ins, mitigations, variant, *program);
       !status.ok()) {
     MarkUnavailable(status, *program);
   } else {
@@ -280,14 +301,15 @@ void MarkUnavailable(const absl::Status& why, Program& program) {
 
 std::vector<std::unique_ptr<Program>> InspectVariants(
     const SafeDirectory& folder, const std::string& file,
-    std::string_view bytes, const Mitigations& mitigations) {
+    std::string_view bytes, const Mitigations& mitigations,
+    absl::Span<const DropIn> drop_ins) {
   std::vector<std::unique_ptr<Program>> programs;
-  programs.push_back(Inspect(folder, file, bytes, mitigations));
+  programs.push_back(Inspect(folder, file, bytes, mitigations, 0, drop_ins));
   const Program& first = *programs[0];
   const int count =
       first.manifest == nullptr ? 0 : first.manifest->message().variant_size();
   for (int i = 1; i < count; ++i) {
-    programs.push_back(Inspect(folder, file, bytes, mitigations, i));
+    programs.push_back(Inspect(folder, file, bytes, mitigations, i, drop_ins));
     if (programs.back()->available() && first.available()) {
       CheckInterface(first, *programs.back());
     }
@@ -307,11 +329,11 @@ absl::StatusOr<Admission> Admission::Create(const v1::KernelFacts& kernel,
   return Admission(kernel, mitigations, *std::move(trial));
 }
 
-std::shared_ptr<const Program> Admission::Admit(const SafeDirectory& folder,
-                                                const std::string& file,
-                                                std::string_view bytes) {
+std::shared_ptr<const Program> Admission::Admit(
+    const SafeDirectory& folder, const std::string& file,
+    std::string_view bytes, absl::Span<const DropIn> drop_ins) {
   std::vector<std::unique_ptr<Program>> programs =
-      InspectVariants(folder, file, bytes, mitigations_);
+      InspectVariants(folder, file, bytes, mitigations_, drop_ins);
   for (std::unique_ptr<Program>& program : programs) {
     if (!program->available()) return std::move(program);
   }

@@ -17,7 +17,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
+#include "daemon/loader/drop_in.h"
 #include "daemon/loader/manifest.h"
 #include "daemon/loader/needs.h"
 #include "daemon/loader/safe_file.h"
@@ -68,14 +70,16 @@ std::unique_ptr<Program> Inspect(const SafeDirectory& folder,
                                  const std::string& file,
                                  std::string_view bytes,
                                  const Mitigations& mitigations,
-                                 int variant = 0);
+                                 int variant = 0,
+                                 absl::Span<const DropIn> drop_ins = {});
 
 // The same of each variant, in their order, which are compared with each other,
 // too; of a manifest without, that one program. What is wrong with one of them
 // by itself is wrong on every kernel.
 std::vector<std::unique_ptr<Program>> InspectVariants(
     const SafeDirectory& folder, const std::string& file,
-    std::string_view bytes, const Mitigations& mitigations);
+    std::string_view bytes, const Mitigations& mitigations,
+    absl::Span<const DropIn> drop_ins = {});
 
 // Makes `program` one that is not available, because of `why`.
 void MarkUnavailable(const absl::Status& why, Program& program);
@@ -97,7 +101,8 @@ class Admission {
   // the entry says what became of each.
   std::shared_ptr<const Program> Admit(const SafeDirectory& folder,
                                        const std::string& file,
-                                       std::string_view bytes);
+                                       std::string_view bytes,
+                                       absl::Span<const DropIn> drop_ins = {});
 
   // Asks the kernel what it makes of a program that Inspect let pass, of a
   // manifest with variants `variant`. It is not available if that is no good.

@@ -14,33 +14,20 @@
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/loader/admission.h"
+#include "daemon/loader/signature_check.h"
 
 namespace bpfgrant::daemon {
-
-// A manifest that counts, before it is read.
-struct ManifestFile {
-  std::shared_ptr<const SafeDirectory> folder;
-  absl::Status safety;  // of the folder; not OK: it must not be read
-};
-
-// "*.manifest" of all folders, by file name. One overrides that of the same
-// name in a folder before; an empty one masks it. A folder that does not exist
-// holds nothing.
-//
-// Errors: REASON_TOO_LARGE: more than kMaxFilesPerDirectory manifests in one
-// folder. kInternal: a folder that cannot be listed.
-absl::StatusOr<std::map<std::string, ManifestFile>> FindManifests(
-    absl::Span<const std::string> folders, const Mitigations& mitigations);
 
 class Catalog {
  public:
   Catalog() = default;
 
-  // Reads what FindManifests finds. What is wrong with an entry, its file, or
-  // the safety of its folder makes that program unavailable and touches no
-  // other: it never uncovers what it overrides. Errors: FindManifests'.
-  static absl::StatusOr<Catalog> Read(absl::Span<const std::string> folders,
-                                      Admission& admission);
+  // Reads the entries of all folders. What is wrong with one, its files, or the
+  // safety of their folders makes that program unavailable and touches no
+  // other: it never uncovers what it overrides. Errors: CatalogFiles::Find's.
+  static absl::StatusOr<Catalog> Read(
+      absl::Span<const std::string> folders, Admission& admission,
+      const SignatureCheck& signatures = SignatureCheck());
 
   // By name; null if there is none.
   std::shared_ptr<const Program> Find(std::string_view name) const;

@@ -13,7 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/admission.h"
-#include "daemon/loader/catalog.h"
+#include "daemon/loader/catalog_files.h"
 #include "daemon/loader/confinement.h"
 #include "daemon/loader/forecast.h"
 #include "daemon/loader/kernel.h"
@@ -38,8 +38,8 @@ class Check {
 
  private:
   // False: there is no such program after all.
-  bool CheckEntry(const ManifestFile& from, const std::string& file,
-                  v1::CheckedProgram& checked);
+  bool CheckEntry(const CatalogFiles& files, const std::string& file,
+                  const Layer& from, v1::CheckedProgram& checked);
   void CheckVariants(std::vector<std::unique_ptr<Program>> programs,
                      v1::CheckedProgram& checked);
   void Judge(Program& program, int variant, v1::CheckedVariant& checked);
@@ -100,15 +100,15 @@ absl::StatusOr<Check> Check::OfBtf(int file, const std::string& name) {
 }
 
 absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
-  auto found = FindManifests(options.folders, Mitigations());
-  if (!found.ok()) return found.status();
+  const auto files = CatalogFiles::Find(options.folders, Mitigations());
+  if (!files.ok()) return files.status();
   std::set<std::string> missing(options.programs.begin(),
                                 options.programs.end());
-  for (const auto& [file, from] : *found) {
+  for (const auto& [file, from] : files->manifests()) {
     const std::string name(StemOf(file));
     if (!options.programs.empty() && !missing.contains(name)) continue;
     v1::CheckedProgram checked;
-    if (!CheckEntry(from, file, checked)) continue;
+    if (!CheckEntry(*files, file, from, checked)) continue;
     missing.erase(name);
     *reply_.add_program() = std::move(checked);
   }
@@ -125,20 +125,18 @@ void Refused(const Program& program, v1::CheckedProgram& checked) {
   checked.set_refusal(description.refusal());
 }
 
-bool Check::CheckEntry(const ManifestFile& from, const std::string& file,
-                       v1::CheckedProgram& checked) {
+bool Check::CheckEntry(const CatalogFiles& files, const std::string& file,
+                       const Layer& from, v1::CheckedProgram& checked) {
   std::vector<std::unique_ptr<Program>> programs;
   const std::string path = from.folder->PathOf(file);
-  if (!from.safety.ok()) {
-    programs.push_back(Unavailable(StemOf(file), path, from.safety));
-  } else if (const auto bytes = from.folder->Read(file, kMaxTextFileBytes);
-             !bytes.ok()) {
-    programs.push_back(Unavailable(StemOf(file), path, bytes.status()));
-  } else if (bytes->view().empty()) {
+  const auto approval = files.Read(file);
+  if (!approval.ok()) {
+    programs.push_back(Unavailable(StemOf(file), path, approval.status()));
+  } else if (approval->masked()) {
     return false;
   } else {
-    programs =
-        InspectVariants(*from.folder, file, bytes->view(), Mitigations());
+    programs = InspectVariants(*from.folder, file, approval->manifest.view(),
+                               Mitigations(), approval->drop_ins);
   }
   checked.set_name(programs[0]->name());
   checked.set_file(path);

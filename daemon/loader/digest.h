@@ -1,4 +1,4 @@
-// SHA-256, as the manifests write it. The one place that asks OpenSSL.
+// SHA-256, as the manifests write it. The one place that asks OpenSSL for it.
 
 #ifndef DAEMON_LOADER_DIGEST_H_
 #define DAEMON_LOADER_DIGEST_H_

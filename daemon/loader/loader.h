@@ -19,6 +19,7 @@ struct LoaderOptions {
   // Later ones override by file name.
   std::vector<std::string> catalog_directories;
   std::vector<std::string> policy_directories;
+  std::vector<std::string> key_directories;
   Mitigations mitigations;
 };
 

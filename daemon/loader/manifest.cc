@@ -19,7 +19,6 @@ namespace {
 
 // The program's fd takes one place of a grant's fds.
 constexpr int kMaxHandles = static_cast<int>(kMaxFdsPerGrant) - 1;
-constexpr size_t kMaxDescriptionBytes = 256;
 
 bool IsDigest(std::string_view text) {
   return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
@@ -349,7 +348,8 @@ bool IsIdentifier(std::string_view name, size_t most) {
 }
 
 absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
-    std::string file, std::string_view stem, std::string_view bytes) {
+    std::string file, std::string_view stem, std::string_view bytes,
+    absl::Span<const DropIn> drop_ins) {
   std::unique_ptr<Manifest> manifest(new Manifest(std::move(file)));
   TextFile& text = manifest->text_;
   v1::Manifest& message = manifest->message_;
@@ -360,6 +360,11 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
   if (auto status = CheckLoop(text, message); !status.ok()) return status;
   if (auto status = CheckTracing(text, message); !status.ok()) return status;
   if (auto status = CheckMaps(text, message); !status.ok()) return status;
+  for (const DropIn& drop_in : drop_ins) {
+    if (auto status = ApplyDropIn(drop_in, message); !status.ok()) {
+      return status;
+    }
+  }
   return manifest;
 }
 

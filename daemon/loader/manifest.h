@@ -13,26 +13,31 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "bpfgrant/v1/manifest.pb.h"
+#include "daemon/loader/drop_in.h"
 #include "proto/text/text_file.h"
 #include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 
 inline constexpr std::string_view kManifestSuffix = ".manifest";
+inline constexpr size_t kMaxDescriptionBytes = 256;
 
 // A manifest and where each part of it stands. Not movable: the places refer to
 // the message.
 class Manifest {
  public:
   // `file` is what messages call it, `stem` its file name without the suffix:
-  // the name it must bear.
+  // the name it must bear. `drop_ins` are applied in their order.
   //
-  // Errors: REASON_FILE_INVALID or REASON_TOO_LARGE, "file:line:column: what".
+  // Errors: REASON_FILE_INVALID or REASON_TOO_LARGE, "file:line:column: what";
+  // ApplyDropIn's.
   static absl::StatusOr<std::unique_ptr<Manifest>> Parse(
-      std::string file, std::string_view stem, std::string_view bytes);
+      std::string file, std::string_view stem, std::string_view bytes,
+      absl::Span<const DropIn> drop_ins = {});
 
-  // With what is the chosen variant's in its place.
+  // With drop-ins applied, and what is the chosen variant's in its place.
   const v1::Manifest& message() const { return message_; }
   const TextFile& text() const { return text_; }
 

@@ -5,18 +5,15 @@
 
 #include <cerrno>
 #include <cstring>
-#include <map>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "daemon/loader/safe_file.h"
+#include "daemon/loader/layers.h"
 #include "policy/policy.h"
 #include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 namespace {
 
-constexpr std::string_view kPolicySuffix = ".policy";
 // A group with many members needs a large buffer. Bytes.
 constexpr size_t kMaxRecordBytes = 16 * 1024 * 1024;
 
@@ -58,35 +55,36 @@ class MachineNames : public policy::NameResolver {
   }
 };
 
-absl::Status AddFolder(const std::string& path, const Mitigations& mitigations,
-                       std::map<std::string, policy::PolicyText>& found) {
-  const auto folder = SafeDirectory::Open(path, mitigations);
-  if (absl::IsNotFound(folder.status())) return absl::OkStatus();
-  if (!folder.ok()) return folder.status();
-  const auto files = folder->List(kPolicySuffix);
-  if (!files.ok()) return files.status();
-  for (const std::string& file : *files) {
-    const auto bytes = folder->Read(file, kMaxTextFileBytes);
-    if (!bytes.ok()) return bytes.status();
-    found[file] = {folder->PathOf(file), std::string(bytes->view())};
+absl::StatusOr<std::vector<policy::PolicyText>> ReadTexts(
+    absl::Span<const std::string> folders, const Mitigations& mitigations) {
+  const auto layers = OpenLayers(folders, mitigations);
+  if (!layers.ok()) return layers.status();
+  for (const Layer& layer : *layers) {
+    if (!layer.safety.ok()) return layer.safety;
   }
-  return absl::OkStatus();
+  const auto files = FindFiles(*layers, kPolicySuffix);
+  if (!files.ok()) return files.status();
+  std::vector<policy::PolicyText> texts;
+  for (const auto& [name, layer] : *files) {
+    const auto bytes = ReadLayered(layer, name, kMaxTextFileBytes);
+    if (!bytes.ok()) return bytes.status();
+    texts.push_back({layer.folder->PathOf(name), std::string(bytes->view())});
+  }
+  return texts;
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<CompiledRule>> ReadPolicy(
-    absl::Span<const std::string> folders, const Mitigations& mitigations) {
-  std::map<std::string, policy::PolicyText> found;
-  for (const std::string& path : folders) {
-    if (auto status = AddFolder(path, mitigations, found); !status.ok()) {
-      return status;
-    }
-  }
-  std::vector<policy::PolicyText> texts;
-  texts.reserve(found.size());
-  for (auto& [file, text] : found) texts.push_back(std::move(text));
-  return policy::Compile(texts, MachineNames());
+absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
+                                  absl::Span<const std::string> catalog_folders,
+                                  const Mitigations& mitigations) {
+  const auto texts = ReadTexts(folders, mitigations);
+  if (!texts.ok()) return texts.status();
+  auto rules = policy::Compile(*texts, MachineNames());
+  if (!rules.ok()) return rules.status();
+  auto signatures = policy::SignatureRules::Compile(*texts, catalog_folders);
+  if (!signatures.ok()) return signatures.status();
+  return Policy{*std::move(rules), *std::move(signatures)};
 }
 
 }  // namespace bpfgrant::daemon

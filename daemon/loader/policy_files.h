@@ -5,25 +5,35 @@
 #define DAEMON_LOADER_POLICY_FILES_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/mitigations.h"
+#include "policy/signatures.h"
 
 namespace bpfgrant::daemon {
 
-// Reads "*.policy" of all folders and compiles them, in the order of their
-// names. A file replaces the one of the same name in a folder before; a folder
-// that does not exist holds nothing. User and group names are looked up in the
-// machine's databases.
+inline constexpr std::string_view kPolicySuffix = ".policy";
+
+struct Policy {
+  std::vector<CompiledRule> rules;
+  policy::SignatureRules signatures;
+};
+
+// Reads "*.policy" of all folders, laid over each other (layers.h), and
+// compiles them, in the order of their names. User and group names are looked
+// up in the machine's databases. `catalog_folders` are those that signatures
+// can be wanted in.
 //
 // The first complaint ends it: half a policy is none. REASON_FILE_INVALID with
 // "file:line:column: what", REASON_FILE_UNSAFE, REASON_TOO_LARGE; kInternal for
 // any errno.
-absl::StatusOr<std::vector<CompiledRule>> ReadPolicy(
-    absl::Span<const std::string> folders, const Mitigations& mitigations);
+absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
+                                  absl::Span<const std::string> catalog_folders,
+                                  const Mitigations& mitigations);
 
 }  // namespace bpfgrant::daemon
 

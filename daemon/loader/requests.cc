@@ -13,10 +13,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/instance.h"
+#include "daemon/loader/key_ring.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/policy_files.h"
 #include "daemon/loader/safe_file.h"
+#include "daemon/loader/signature_check.h"
 #include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -76,12 +78,21 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
 }  // namespace
 
 absl::StatusOr<UniqueFd> Requests::Read() {
-  auto rules = ReadPolicy(options_.policy_directories, options_.mitigations);
-  if (!rules.ok()) return rules.status();
-  auto catalog = Catalog::Read(options_.catalog_directories, admission_);
+  auto policy = ReadPolicy(options_.policy_directories,
+                           options_.catalog_directories, options_.mitigations);
+  if (!policy.ok()) return policy.status();
+  auto keys = KeyRing::Read(options_.key_directories, options_.mitigations);
+  if (!keys.ok()) return keys.status();
+  SignatureCheck signatures;
+  if (options_.mitigations.signatures) {
+    signatures = SignatureCheck(policy->signatures, *std::move(keys));
+  }
+  auto catalog =
+      Catalog::Read(options_.catalog_directories, admission_, signatures);
   if (!catalog.ok()) return catalog.status();
-  auto snapshot = SealedBytes::Copy(
-      catalog->Describe(*rules).SerializeAsString(), "bpfgrant:snapshot");
+  auto snapshot =
+      SealedBytes::Copy(catalog->Describe(policy->rules).SerializeAsString(),
+                        "bpfgrant:snapshot");
   if (!snapshot.ok()) return snapshot.status();
   catalog_ = *std::move(catalog);
   return (*std::move(snapshot)).TakeFd();

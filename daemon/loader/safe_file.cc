@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -119,6 +120,16 @@ absl::StatusOr<std::string> ReadToEnd(int fd, size_t limit,
   }
   return Refuse(v1::REASON_TOO_LARGE,
                 absl::StrCat(path, ": more than ", limit, " bytes"));
+}
+
+absl::Status CheckName(const std::string& name, const std::string& path) {
+  if (name.empty() || name == "." || name == ".." ||
+      name.find('/') != std::string::npos ||
+      name.find('\0') != std::string::npos) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT,
+                  absl::StrCat(path, ": not a plain file name"));
+  }
+  return absl::OkStatus();
 }
 
 bool SameContents(const struct stat& before, const struct stat& after) {
@@ -275,12 +286,7 @@ absl::StatusOr<std::vector<std::string>> SafeDirectory::List(
 absl::StatusOr<SealedBytes> SafeDirectory::Read(const std::string& name,
                                                 size_t limit) const {
   const std::string path = PathOf(name);
-  if (name.empty() || name == "." || name == ".." ||
-      name.find('/') != std::string::npos ||
-      name.find('\0') != std::string::npos) {
-    return Refuse(v1::REASON_INVALID_ARGUMENT,
-                  absl::StrCat(path, ": not a plain file name"));
-  }
+  if (auto status = CheckName(name, path); !status.ok()) return status;
   UniqueFd fd(judged_ ? OpenBeneath(fd_.get(), name.c_str())
                       : openat(fd_.get(), name.c_str(),
                                O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
@@ -316,6 +322,43 @@ absl::StatusOr<SealedBytes> SafeDirectory::Read(const std::string& name,
     }
   }
   return SealedBytes::Copy(*bytes, absl::StrCat("bpfgrant:", name));
+}
+
+absl::StatusOr<SafeDirectory> SafeDirectory::OpenFolder(
+    const std::string& name) const {
+  const std::string path = PathOf(name);
+  if (auto status = CheckName(name, path); !status.ok()) return status;
+  UniqueFd fd(
+      openat(fd_.get(), name.c_str(),
+             O_RDONLY | O_DIRECTORY | O_CLOEXEC | (judged_ ? O_NOFOLLOW : 0)));
+  if (!fd.valid()) {
+    const int error = errno;
+    if (error == ENOTDIR || error == ELOOP) {
+      return Unsafe(path, "it is a symbolic link, or no folder");
+    }
+    return ErrnoStatus(error, path);
+  }
+  if (judged_) {
+    if (auto status = JudgeDirectory(fd.get(), path, true); !status.ok()) {
+      return status;
+    }
+  }
+  return SafeDirectory(std::move(fd), absl::StrCat(path_, "/", name), judged_);
+}
+
+bool SafeDirectory::IsNullLink(const std::string& name) const {
+  constexpr std::string_view kNull = "/dev/null";
+  struct stat info;
+  if (fstatat(fd_.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) < 0 ||
+      !S_ISLNK(info.st_mode) ||
+      (judged_ && info.st_uid != 0 && info.st_uid != geteuid())) {
+    return false;
+  }
+  std::array<char, kNull.size() + 1> target;
+  const ssize_t length =
+      readlinkat(fd_.get(), name.c_str(), target.data(), target.size());
+  return length >= 0 &&
+         std::string_view(target.data(), static_cast<size_t>(length)) == kNull;
 }
 
 absl::StatusOr<SafeDirectory> SafeDirectory::Duplicate() const {

@@ -75,6 +75,15 @@ class SafeDirectory {
   // other errno.
   absl::StatusOr<SealedBytes> Read(const std::string& name, size_t limit) const;
 
+  // The folder `name` in this one, which must be as safe as the last component
+  // of Open's path. Errors: Open's; REASON_INVALID_ARGUMENT: `name` is not a
+  // plain file name.
+  absl::StatusOr<SafeDirectory> OpenFolder(const std::string& name) const;
+
+  // Whether `name` is root's symbolic link to /dev/null, the one link that
+  // means something: that there is nothing.
+  bool IsNullLink(const std::string& name) const;
+
   // Another owner of the same open folder.
   absl::StatusOr<SafeDirectory> Duplicate() const;
 

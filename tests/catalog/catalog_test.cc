@@ -88,6 +88,21 @@ TEST_F(CatalogTest, AnEmptyFileMasks) {
   EXPECT_EQ(Read().Find("sample"), nullptr);
 }
 
+TEST_F(CatalogTest, ALinkToNullMasksAndNoOtherLinkDoes) {
+  vendor_.WriteProgram("sample");
+  const std::string path = local_.path() + "/sample.manifest";
+  ASSERT_EQ(symlink("/dev/null", path.c_str()), 0);
+  EXPECT_EQ(Read().Find("sample"), nullptr);
+  ASSERT_EQ(lchown(path.c_str(), 65534, 65534), 0);
+  ExpectReason(Read(), "sample", v1::REASON_FILE_UNSAFE);
+  unlink(path.c_str());
+  for (const char* target : {"/dev/nul", "/dev/null/", "/dev/zero"}) {
+    ASSERT_EQ(symlink(target, path.c_str()), 0);
+    ExpectReason(Read(), "sample", v1::REASON_FILE_UNSAFE);
+    unlink(path.c_str());
+  }
+}
+
 // What overrides keeps overriding, however broken it is.
 TEST_F(CatalogTest, BrokenOverridesDoNotUncover) {
   vendor_.WriteProgram("sample");

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <string>
 
 #include "tests/catalog/catalog_fixture.h"
@@ -19,8 +20,10 @@ class PolicyFilesTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::vector<CompiledRule>> Read(
       const Mitigations& mitigations = {}) {
-    return ReadPolicy({vendor_.path(), local_.path(), "/tmp/absent"},
-                      mitigations);
+    auto policy = ReadPolicy({vendor_.path(), local_.path(), "/tmp/absent"},
+                             {"/catalog"}, mitigations);
+    if (!policy.ok()) return policy.status();
+    return policy->rules;
   }
   TemporaryFolder vendor_, local_;
 };
@@ -44,6 +47,22 @@ TEST_F(PolicyFilesTest, LaterFoldersOverrideByFileName) {
   ASSERT_TRUE(rules.ok()) << rules.status();
   ASSERT_EQ(rules->size(), 1u);
   EXPECT_EQ((*rules)[0].name(), "local");
+}
+
+// A package's mistake can be put right without touching its files.
+TEST_F(PolicyFilesTest, AnOverriddenOrMaskedFileIsNotRead) {
+  const std::string broken = vendor_.Write("x.policy", "rubbish");
+  ASSERT_EQ(chmod(broken.c_str(), 0666), 0);
+  EXPECT_FALSE(Read().ok());
+  local_.Write("x.policy", "");
+  ASSERT_TRUE(Read().ok());
+  EXPECT_TRUE(Read()->empty());
+  std::filesystem::remove(local_.path() + "/x.policy");
+  std::filesystem::create_symlink("/dev/null", local_.path() + "/x.policy");
+  EXPECT_TRUE(Read().ok());
+  std::filesystem::remove(local_.path() + "/x.policy");
+  local_.Write("x.policy", RuleText("local", "root"));
+  EXPECT_EQ(Read()->size(), 1u);
 }
 
 TEST_F(PolicyFilesTest, OneComplaintEndsIt) {

@@ -38,6 +38,9 @@ foreach(topic IN ITEMS rights revoke gate_reuse held lifetime startup daemon del
     SOURCES ${topic}_test.cc
     LIBRARIES bpfgrant_client_harness)
 endforeach()
+bpfgrant_add_test(privileged_signature LABEL privileged
+  SOURCES signature_test.cc
+  LIBRARIES bpfgrant_catalog bpfgrant_client_harness)
 
 target_compile_definitions(privileged_enroll PRIVATE
   LATENCIES_PATH="$<TARGET_FILE:bpfgrant_latencies>")

@@ -123,12 +123,12 @@ class ReadOptionsTest : public ::testing::Test {
 TEST_F(ReadOptionsTest, FillsInDefaults) {
   const Options options = MustRead({"--user", "1000"});
   EXPECT_EQ(options.runtime_directory, "/run/bpfgrant");
-  EXPECT_THAT(
-      options.catalog_directories,
-      ElementsAre("/usr/lib/bpfgrant/programs", "/etc/bpfgrant/programs"));
-  EXPECT_THAT(
-      options.policy_directories,
-      ElementsAre("/usr/lib/bpfgrant/policy.d", "/etc/bpfgrant/policy.d"));
+  EXPECT_THAT(options.catalog_directories,
+              ElementsAre("/usr/lib/bpfgrant/programs",
+                          "/run/bpfgrant/programs", "/etc/bpfgrant/programs"));
+  EXPECT_THAT(options.policy_directories,
+              ElementsAre("/usr/lib/bpfgrant/policy.d",
+                          "/run/bpfgrant/policy.d", "/etc/bpfgrant/policy.d"));
   EXPECT_FALSE(options.administrator_group.has_value());
   EXPECT_FALSE(options.identify_by_nonce);
   EXPECT_EQ(options.limits.sessions(), kDefaultSessions);
