@@ -1,11 +1,13 @@
 #include "daemon/loader/confinement.h"
 
+#include <seccomp.h>
 #include <sys/capability.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -62,11 +64,12 @@ absl::StatusOr<std::string> Understand(std::string_view said, int status) {
     return absl::Status(static_cast<absl::StatusCode>(said[1]),
                         std::string(said.substr(2)));
   }
-  return absl::InternalError(
-      WIFSIGNALED(status)
-          ? absl::StrCat("what was read crashed the reader (signal ",
-                         WTERMSIG(status), ")")
-          : std::string("the reader ended without a word"));
+  if (!WIFSIGNALED(status)) {
+    return absl::InternalError("the reader ended without a word");
+  }
+  return Refuse(v1::REASON_FILE_INVALID,
+                absl::StrCat("the reader died of what it read (signal ",
+                             WTERMSIG(status), ")"));
 }
 
 }  // namespace
@@ -82,6 +85,48 @@ bool MayLoad() {
   }
   cap_free(held);
   return all;
+}
+
+absl::Status ForbidSystemCalls() {
+  // libbpf makes files in memory, which only stand for maps.
+  const rlimit empty{0, 0};
+  if (setrlimit(RLIMIT_FSIZE, &empty) < 0) {
+    return absl::InternalError(
+        absl::StrCat("setrlimit: ", std::strerror(errno)));
+  }
+  const std::unique_ptr<void, void (*)(void*)> filter(
+      seccomp_init(SCMP_ACT_ERRNO(EPERM)), seccomp_release);
+  if (filter == nullptr) return absl::InternalError("seccomp_init");
+  for (const int call : {SCMP_SYS(brk),
+                         SCMP_SYS(mmap),
+                         SCMP_SYS(munmap),
+                         SCMP_SYS(mremap),
+                         SCMP_SYS(mprotect),
+                         SCMP_SYS(madvise),
+                         SCMP_SYS(futex),
+                         SCMP_SYS(write),
+                         SCMP_SYS(memfd_create),
+                         SCMP_SYS(fcntl),
+                         SCMP_SYS(close),
+                         SCMP_SYS(uname),
+                         SCMP_SYS(rt_sigprocmask),
+                         SCMP_SYS(rt_sigaction),
+                         SCMP_SYS(rt_sigreturn),
+                         SCMP_SYS(gettid),
+                         SCMP_SYS(getpid),
+                         SCMP_SYS(tgkill),
+                         SCMP_SYS(exit),
+                         SCMP_SYS(exit_group)}) {
+    const int result = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0);
+    if (result < 0) {
+      return absl::InternalError(
+          absl::StrCat("seccomp_rule_add: ", std::strerror(-result)));
+    }
+  }
+  const int result = seccomp_load(filter.get());
+  if (result == 0) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("seccomp_load: ", std::strerror(-result)));
 }
 
 absl::StatusOr<std::string> RunConfined(

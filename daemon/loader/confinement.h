@@ -21,10 +21,16 @@ bool MayLoad();
 // If MayLoad, the child gives up what the loader gives up (privileges.h).
 //
 // Errors: the work's. kDeadlineExceeded. kResourceExhausted: a result of more
-// than 64 MiB. kInternal: it crashed, or a call failed.
+// than 64 MiB. REASON_FILE_INVALID: it died of what it read. kInternal: a call
+// failed.
 absl::StatusOr<std::string> RunConfined(
     const std::function<absl::StatusOr<std::string>()>& work,
     std::chrono::milliseconds deadline);
+
+// For the work, once it has all that it needs: from then on the process can
+// compute, get memory, make files that stay empty, write what it has to say, and
+// end. Any other system call fails with EPERM. kInternal: a call failed.
+absl::Status ForbidSystemCalls();
 
 }  // namespace bpfgrant::daemon
 
