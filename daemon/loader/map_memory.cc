@@ -17,7 +17,10 @@ uint64_t RoundUp(uint64_t value, uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-uint64_t MapBytes(const bpf_map* map) {
+}  // namespace
+
+uint64_t EstimateBytes(const bpf_map* map) {
+  if (map == nullptr) return 0;
   const uint64_t entries = bpf_map__max_entries(map);
   const uint64_t value = RoundUp(bpf_map__value_size(map), 8);
   switch (bpf_map__type(map)) {
@@ -35,13 +38,11 @@ uint64_t MapBytes(const bpf_map* map) {
     case BPF_MAP_TYPE_ARRAY_OF_MAPS:
       // With one for each gate a grant has one of them.
       return (entries == kGateSlots ? 1 : entries) *
-             MapBytes(bpf_map__inner_map(const_cast<bpf_map*>(map)));
+             EstimateBytes(bpf_map__inner_map(const_cast<bpf_map*>(map)));
     default:
       return entries * value;
   }
 }
-
-}  // namespace
 
 uint64_t EstimateMapBytes(const bpf_object* object) {
   uint64_t bytes = 0;
@@ -52,7 +53,7 @@ uint64_t EstimateMapBytes(const bpf_object* object) {
     if (name == kGateMap || name == kLoopTraceMap || name == kLoopStepsMap ||
         name == kEnrolledMap)
       continue;
-    if (bpf_map__autocreate(map)) bytes += MapBytes(map);
+    if (bpf_map__autocreate(map)) bytes += EstimateBytes(map);
   }
   return bytes;
 }
