@@ -1,19 +1,19 @@
 // check: what a kernel takes of a catalog, without the daemon.
 
+#include "client/bpfgrantctl/check.h"
+
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/bpfgrantctl/command.h"
+#include "client/bpfgrantctl/folders.h"
 #include "client/bpfgrantctl/json.h"
 #include "client/bpfgrantctl/output.h"
-#include "daemon/config_file.h"
 #include "daemon/loader/catalog_check.h"
 
 namespace bpfgrant::ctl {
@@ -44,6 +44,8 @@ void PrintPrograms(const v1::CheckReply& reply) {
   table.Print();
 }
 
+}  // namespace
+
 uint64_t CountUsable(const v1::CheckReply& reply) {
   uint64_t usable = 0;
   for (const v1::CheckedProgram& program : reply.program()) {
@@ -52,7 +54,7 @@ uint64_t CountUsable(const v1::CheckReply& reply) {
   return usable;
 }
 
-void PrintReply(const v1::CheckReply& reply) {
+void PrintCheck(const v1::CheckReply& reply) {
   std::printf("%s\n\n",
               Escape(absl::StrCat("Kernel: ", reply.kernel(),
                                   reply.loaded() ? "; each was loaded on trial"
@@ -76,31 +78,14 @@ void PrintReply(const v1::CheckReply& reply) {
   }
 }
 
-// A folder that the daemon would take for an empty one is a mistake here.
-absl::Status CheckFolders(const std::vector<std::string>& folders) {
-  for (const std::string& folder : folders) {
-    std::error_code error;
-    if (!std::filesystem::is_directory(folder, error)) {
-      return UsageError(absl::StrCat("--catalog: there is no folder ", folder));
-    }
-  }
-  return absl::OkStatus();
-}
+namespace {
 
 absl::StatusOr<int> Check(const Settings& settings,
                           const std::vector<std::string>& catalog,
                           daemon::CheckOptions options) {
-  if (auto status = CheckFolders(catalog); !status.ok()) return status;
-  v1::Config config;
-  if (catalog.empty()) {
-    auto status =
-        daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
-    if (!status.ok()) return status;
-  }
-  options.folders = daemon::CatalogFolders(catalog, config);
-  for (std::string& folder : options.folders) {
-    folder = std::filesystem::absolute(folder).lexically_normal();
-  }
+  auto folders = CatalogOrDaemons(catalog);
+  if (!folders.ok()) return folders.status();
+  options.folders = *std::move(folders);
   options.deadline = settings.Timeout(options.deadline);
   const auto reply = daemon::CheckCatalog(options);
   if (!reply.ok()) return reply.status();
@@ -108,7 +93,7 @@ absl::StatusOr<int> Check(const Settings& settings,
     const absl::Status printed = PrintJson(*reply);
     if (!printed.ok()) return printed;
   } else {
-    PrintReply(*reply);
+    PrintCheck(*reply);
   }
   return CountUsable(*reply) == static_cast<uint64_t>(reply->program_size())
              ? kOk

@@ -56,6 +56,10 @@ void AddCheck(CLI::App& app, Command& command);
 void AddCat(CLI::App& app, Command& command);
 // keygen sign verify-signature
 void AddSigning(CLI::App& app, Command& command);
+void AddVerify(CLI::App& app, Command& command);
+void AddInspect(CLI::App& app, Command& command);
+void AddApprove(CLI::App& app, Command& command);
+void AddDiff(CLI::App& app, Command& command);
 void AddExplain(CLI::App& app, Command& command);
 void AddGrantVerbs(CLI::App& app, Command& command);  // grants, watch
 void AddTrace(CLI::App& app, Command& command);

@@ -18,8 +18,9 @@ constexpr char kFooter[] =
     "Exit codes:\n"
     "  0  done; the answer is yes\n"
     "  1  refused or denied: the answer is no (doctor: something is wrong;\n"
-    "     check: a program has no variant that fits; cat: one does not count;\n"
-    "     verify-signature: no signature counts)\n"
+    "     check, verify: a program has no variant that fits, or the policy is\n"
+    "     refused; inspect: it is no BPF object; diff: they differ;\n"
+    "     cat: one does not count; verify-signature: no signature counts)\n"
     "  2  wrong usage\n"
     "  3  the daemon cannot be reached, or did not answer in time\n"
     "  4  an internal or protocol error";
@@ -40,8 +41,8 @@ void AddGlobalOptions(CLI::App& app, Settings& settings) {
       ->type_name("WHEN")
       ->check(CLI::IsMember({"auto", "always", "never"}));
   app.add_option("--timeout", settings.timeout_seconds,
-                 "how long to wait for each answer (default: 15; for reload "
-                 "and check 125)")
+                 "how long to wait for each answer (default: 15; for reload, "
+                 "check, verify and diff 125)")
       ->type_name("SECONDS")
       ->check([](const std::string& text) {
         double seconds = 0;
@@ -96,6 +97,10 @@ int Main(int argc, char** argv) {
   AddCheck(app, command);
   AddCat(app, command);
   AddSigning(app, command);
+  AddVerify(app, command);
+  AddInspect(app, command);
+  AddApprove(app, command);
+  AddDiff(app, command);
   AddExplain(app, command);
   AddGrantVerbs(app, command);
   AddTrace(app, command);

@@ -18,6 +18,7 @@
 #include "daemon/loader/forecast.h"
 #include "daemon/loader/kernel.h"
 #include "daemon/loader/needs.h"
+#include "daemon/loader/policy_files.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 #include "proto/wire/unique_fd.h"
@@ -44,7 +45,10 @@ class Check {
                      v1::CheckedProgram& checked);
   void Judge(Program& program, int variant, v1::CheckedVariant& checked);
 
+  void CheckRules(const CheckOptions& options);
+
   v1::CheckReply reply_;
+  Mitigations mitigations_;             // those that judge files
   std::optional<Admission> admission_;  // if it can load
   std::optional<KernelTypes> types_;    // if not, unless there are none
   absl::Status none_;  // not OK: no program fits, for this reason
@@ -100,7 +104,8 @@ absl::StatusOr<Check> Check::OfBtf(int file, const std::string& name) {
 }
 
 absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
-  const auto files = CatalogFiles::Find(options.folders, Mitigations());
+  mitigations_.file_safety = options.judge_files;
+  const auto files = CatalogFiles::Find(options.folders, mitigations_);
   if (!files.ok()) return files.status();
   std::set<std::string> missing(options.programs.begin(),
                                 options.programs.end());
@@ -116,7 +121,21 @@ absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
     return Refuse(v1::REASON_UNKNOWN_PROGRAM,
                   absl::StrCat("there is no program '", *missing.begin(), "'"));
   }
+  if (options.policy) CheckRules(options);
   return std::move(reply_);
+}
+
+void Check::CheckRules(const CheckOptions& options) {
+  const PolicyCheck check =
+      CheckPolicy(options.folders, options.folders, mitigations_);
+  v1::CheckedPolicy& policy = *reply_.mutable_policy();
+  policy.set_rules(static_cast<uint32_t>(check.rules));
+  for (const absl::Status& status : check.complaints) {
+    const v1::Refusal refusal = RefusalOf(status);
+    v1::Complaint& complaint = *policy.add_complaint();
+    complaint.set_reason(refusal.reason());
+    complaint.set_text(refusal.message());
+  }
 }
 
 void Refused(const Program& program, v1::CheckedProgram& checked) {
@@ -136,7 +155,7 @@ bool Check::CheckEntry(const CatalogFiles& files, const std::string& file,
     return false;
   } else {
     programs = InspectVariants(*from.folder, file, approval->manifest.view(),
-                               Mitigations(), approval->drop_ins);
+                               mitigations_, approval->drop_ins);
   }
   checked.set_name(programs[0]->name());
   checked.set_file(path);

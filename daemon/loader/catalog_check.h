@@ -20,6 +20,10 @@ struct CheckOptions {
   // BTF of another kernel, or an ELF file with it: judges by that. "": this
   // kernel's.
   std::string btf_file;
+  bool policy = false;  // the policy files in the folders, too
+  // Whether a file that others than its owner and root can write is refused,
+  // as the daemon does.
+  bool judge_files = true;
   std::chrono::milliseconds deadline{125'000};
 };
 

@@ -73,6 +73,16 @@ absl::StatusOr<std::vector<policy::PolicyText>> ReadTexts(
   return texts;
 }
 
+absl::StatusOr<Policy> CompileTexts(
+    absl::Span<const policy::PolicyText> texts,
+    absl::Span<const std::string> catalog_folders) {
+  auto rules = policy::Compile(texts, MachineNames());
+  if (!rules.ok()) return rules.status();
+  auto signatures = policy::SignatureRules::Compile(texts, catalog_folders);
+  if (!signatures.ok()) return signatures.status();
+  return Policy{*std::move(rules), *std::move(signatures)};
+}
+
 }  // namespace
 
 absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
@@ -80,11 +90,30 @@ absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
                                   const Mitigations& mitigations) {
   const auto texts = ReadTexts(folders, mitigations);
   if (!texts.ok()) return texts.status();
-  auto rules = policy::Compile(*texts, MachineNames());
-  if (!rules.ok()) return rules.status();
-  auto signatures = policy::SignatureRules::Compile(*texts, catalog_folders);
-  if (!signatures.ok()) return signatures.status();
-  return Policy{*std::move(rules), *std::move(signatures)};
+  return CompileTexts(*texts, catalog_folders);
+}
+
+PolicyCheck CheckPolicy(absl::Span<const std::string> folders,
+                        absl::Span<const std::string> catalog_folders,
+                        const Mitigations& mitigations) {
+  PolicyCheck check;
+  const auto texts = ReadTexts(folders, mitigations);
+  if (!texts.ok()) {
+    check.complaints.push_back(texts.status());
+    return check;
+  }
+  for (const policy::PolicyText& text : *texts) {
+    const auto alone = CompileTexts({text}, catalog_folders);
+    if (!alone.ok()) check.complaints.push_back(alone.status());
+  }
+  if (!check.complaints.empty()) return check;
+  const auto policy = CompileTexts(*texts, catalog_folders);
+  if (policy.ok()) {
+    check.rules = policy->rules.size();
+  } else {
+    check.complaints.push_back(policy.status());
+  }
+  return check;
 }
 
 }  // namespace bpfgrant::daemon

@@ -35,6 +35,16 @@ absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
                                   absl::Span<const std::string> catalog_folders,
                                   const Mitigations& mitigations);
 
+// What ReadPolicy would complain about, of every file by itself; if there is
+// nothing, of all together.
+struct PolicyCheck {
+  std::vector<absl::Status> complaints;
+  size_t rules = 0;  // if there are none
+};
+PolicyCheck CheckPolicy(absl::Span<const std::string> folders,
+                        absl::Span<const std::string> catalog_folders,
+                        const Mitigations& mitigations);
+
 }  // namespace bpfgrant::daemon
 
 #endif  // DAEMON_LOADER_POLICY_FILES_H_

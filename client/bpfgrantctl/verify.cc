@@ -1,0 +1,72 @@
+// verify: what a reload would say of a folder, without the daemon.
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/bpfgrantctl/check.h"
+#include "client/bpfgrantctl/command.h"
+#include "client/bpfgrantctl/folders.h"
+#include "client/bpfgrantctl/json.h"
+#include "client/bpfgrantctl/output.h"
+#include "daemon/loader/catalog_check.h"
+
+namespace bpfgrant::ctl {
+namespace {
+
+void PrintPolicy(const v1::CheckedPolicy& policy) {
+  if (policy.complaint().empty()) {
+    std::printf("The policy has %s.\n", Count(policy.rules(), "rule").c_str());
+    return;
+  }
+  std::printf("A reload would refuse the policy:\n");
+  for (const v1::Complaint& complaint : policy.complaint()) {
+    std::printf("%s\n", Paint(Style::kBad, Escape(complaint.text())).c_str());
+  }
+}
+
+absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
+                           daemon::CheckOptions options) {
+  auto path = ExistingFolder("verify", folder);
+  if (!path.ok()) return path.status();
+  options.folders = {*std::move(path)};
+  options.policy = true;
+  options.deadline = settings.Timeout(options.deadline);
+  const auto reply = daemon::CheckCatalog(options);
+  if (!reply.ok()) return reply.status();
+  if (settings.json) {
+    const absl::Status printed = PrintJson(*reply);
+    if (!printed.ok()) return printed;
+  } else {
+    PrintCheck(*reply);
+    PrintPolicy(reply->policy());
+  }
+  const bool all_usable =
+      CountUsable(*reply) == static_cast<uint64_t>(reply->program_size());
+  return all_usable && reply->policy().complaint().empty() ? kOk : kRefused;
+}
+
+}  // namespace
+
+void AddVerify(CLI::App& app, Command& command) {
+  struct Given {
+    std::string folder;
+    daemon::CheckOptions options;
+  };
+  const auto given = std::make_shared<Given>();
+  CLI::App* verb = AddVerb(
+      app, command, "verify",
+      "What a reload would say of a folder of programs and policy, on this "
+      "kernel; changes nothing, needs no daemon",
+      [given](const Settings& settings) {
+        return Verify(settings, given->folder, given->options);
+      });
+  verb->add_option("DIR", given->folder, "manifests, objects and *.policy")
+      ->required()
+      ->check(CheckText);
+  verb->add_flag("--any-owner{false}", given->options.judge_files,
+                 "read files that others could write, too: for a build folder");
+}
+
+}  // namespace bpfgrant::ctl
