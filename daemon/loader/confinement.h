@@ -28,8 +28,8 @@ absl::StatusOr<std::string> RunConfined(
     std::chrono::milliseconds deadline);
 
 // For the work, once it has all that it needs: from then on the process can
-// compute, get memory, make files that stay empty, write what it has to say, and
-// end. Any other system call fails with EPERM. kInternal: a call failed.
+// compute, get memory, make files that stay empty, write what it has to say,
+// and end. Any other system call fails with EPERM. kInternal: a call failed.
 absl::Status ForbidSystemCalls();
 
 }  // namespace bpfgrant::daemon

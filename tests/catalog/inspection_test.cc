@@ -3,6 +3,7 @@
 
 #include "daemon/loader/inspection/inspection.h"
 
+#include <elf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -180,6 +181,46 @@ TEST(MapUseTest, InDoubtAllThatIsReferredTo) {
     EXPECT_EQ(followed.of[f].written & ~stopped.of[f].written, 0u);
     EXPECT_NE(stopped.of[f].written, followed.of[f].written);
   }
+}
+
+// As many places to jump to as there are instructions.
+TEST(MapUseTest, GivesUpOnWhatIsTooLarge) {
+  const auto all_followed = [](size_t instructions) {
+    Code code;
+    code.functions.emplace_back().code.resize(
+        instructions, bpf_insn{BPF_JMP | BPF_JEQ, 0, 0, 0, 0});
+    return FollowMaps(code).followed;
+  };
+  EXPECT_TRUE(all_followed(50'000));
+  EXPECT_FALSE(all_followed(2'000'000));
+}
+
+// A function in another is its code once more, as often as there are names.
+TEST(CodeTest, FunctionsDoNotOverlap) {
+  const Code code = ReadCode(ObjectBytes("several_programs"));
+  EXPECT_GT(code.functions.size(), 1u);
+  std::string bytes = ObjectBytes("several_programs");
+  auto* header = reinterpret_cast<Elf64_Ehdr*>(bytes.data());
+  auto* sections =
+      reinterpret_cast<Elf64_Shdr*>(bytes.data() + header->e_shoff);
+  for (int i = 0; i < header->e_shnum; ++i) {
+    if (sections[i].sh_type != SHT_SYMTAB) continue;
+    auto* symbols =
+        reinterpret_cast<Elf64_Sym*>(bytes.data() + sections[i].sh_offset);
+    // The later, the nearer to the begin, and all up to the same end.
+    const size_t count = sections[i].sh_size / sizeof(Elf64_Sym);
+    for (size_t s = 0; s < count; ++s) {
+      if (ELF64_ST_TYPE(symbols[s].st_info) != STT_FUNC) continue;
+      symbols[s].st_value = 8 * (count - s);
+      symbols[s].st_size = 8 * s;
+    }
+  }
+  size_t instructions = 0;
+  for (const Function& function : ReadCode(bytes).functions) {
+    instructions += function.code.size();
+  }
+  EXPECT_LE(instructions, bytes.size() / sizeof(bpf_insn));
+  EXPECT_LT(ReadCode(bytes).functions.size(), code.functions.size());
 }
 
 }  // namespace

@@ -179,6 +179,19 @@ TEST_F(WithoutDaemonTest, InspectTellsOfAForeignFilter) {
                              Contains("filter_ipv4: asks to be pinned")));
 }
 
+// Which takes the loader's entry, that it is linked behind.
+TEST_F(WithoutDaemonTest, InspectAndApproveTakeALoop) {
+  const std::string loop = absl::StrCat(CATALOG_FOLDER, "/relay.bpf.o");
+  const std::string object = Write(folder_ / "relay.bpf.o", ReadFile(loop));
+  const auto found = Parse<v1::Inspection>(Run({"inspect", object, "--json"}));
+  ASSERT_EQ(found.program_size(), 1);
+  EXPECT_EQ(found.program(0).type(), "io_uring_loop");
+  EXPECT_TRUE(found.program(0).gate());
+  const Outcome draft = Run({"approve", object, "--catalog", old_});
+  EXPECT_EQ(draft.exit_code, 0) << draft.Describe();
+  EXPECT_THAT(draft.errors, HasSubstr("opcode: DECIDE"));
+}
+
 TEST_F(WithoutDaemonTest, InspectsExitCodes) {
   const std::string text = Write(folder_ / "text.o", "no object\n");
   const Outcome refused = Run({"inspect", text, "--json"});

@@ -52,7 +52,8 @@ class Reader {
     const std::string_view data = elf_.sections()[section].data;
     const uint64_t begin = symbol.st_value;
     if (begin % sizeof(bpf_insn) != 0 || begin >= data.size() ||
-        symbol.st_size > data.size() - begin || OverlapsOther(section, begin)) {
+        symbol.st_size > data.size() - begin ||
+        Overlaps({section, begin}, symbol.st_size)) {
       return;
     }
     Function function{elf_.NameOf(symbol), elf_.SectionName(section)};
@@ -64,8 +65,11 @@ class Reader {
     code_.functions.push_back(std::move(function));
   }
 
-  bool OverlapsOther(size_t section, uint64_t begin) const {
-    return FunctionAt({section, begin}).has_value();
+  bool Overlaps(Place begin, uint64_t size) const {
+    const auto next = places_.lower_bound(begin);
+    return FunctionAt(begin).has_value() ||
+           (next != places_.end() && next->first.first == begin.first &&
+            next->first.second - begin.second < size);
   }
 
   // The function in whose code that is, and which of its instructions.

@@ -10,6 +10,9 @@
 namespace bpfgrant::daemon {
 namespace {
 
+// Of one function; more is too large to follow.
+constexpr size_t kMostFrames = 65536;
+
 constexpr int kFrame = 10;  // the register that points to the stack's end
 constexpr int kSlots = 512 / 8;
 
@@ -134,6 +137,7 @@ class Follower {
     if (at >= code_.functions[function_].code.size()) return;
     const auto [found, is_new] = frames_.try_emplace(at, frame);
     if (is_new || found->second.Add(frame)) pending_.insert(at);
+    if (frames_.size() > kMostFrames) steps_ = most_steps_;
   }
 
   void Step(size_t at, const bpf_insn& instruction, Frame& frame) {
