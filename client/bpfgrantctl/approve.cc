@@ -12,10 +12,9 @@
 #include "client/bpfgrantctl/folders.h"
 #include "client/bpfgrantctl/json.h"
 #include "client/bpfgrantctl/output.h"
-#include "daemon/loader/catalog.h"
+#include "daemon/loader/catalog_files.h"
 #include "daemon/loader/inspection/draft.h"
 #include "daemon/loader/inspection/inspection.h"
-#include "proto/wire/limits.h"
 
 namespace bpfgrant::ctl {
 namespace {
@@ -35,17 +34,17 @@ absl::StatusOr<Known> FindKnown(const std::vector<std::string>& folders,
                                 const std::string& name) {
   daemon::Mitigations unjudged;
   unjudged.file_safety = false;
-  const auto found = daemon::FindManifests(folders, unjudged);
-  if (!found.ok()) return found.status();
+  const auto files = daemon::CatalogFiles::Find(folders, unjudged);
+  if (!files.ok()) return files.status();
   const std::string file =
       absl::StrCat(name, std::string(daemon::kManifestSuffix));
-  const auto entry = found->find(file);
-  if (entry == found->end()) return nullptr;
-  const daemon::SafeDirectory& folder = *entry->second.folder;
-  const auto bytes = folder.Read(file, kMaxTextFileBytes);
-  if (!bytes.ok()) return bytes.status();
-  if (bytes->view().empty()) return nullptr;
-  return daemon::Manifest::Parse(folder.PathOf(file), name, bytes->view());
+  const auto entry = files->manifests().find(file);
+  if (entry == files->manifests().end()) return nullptr;
+  const auto approval = files->Read(file);
+  if (!approval.ok()) return approval.status();
+  if (approval->masked()) return nullptr;
+  return daemon::Manifest::Parse(entry->second.folder->PathOf(file), name,
+                                 approval->manifest.view());
 }
 
 // What is for people goes to standard error: the draft can be redirected.

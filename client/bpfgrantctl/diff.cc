@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/bpfgrantctl/command.h"
@@ -75,18 +76,26 @@ absl::StatusOr<int> Diff(const Settings& settings,
 }  // namespace
 
 void AddDiff(CLI::App& app, Command& command) {
-  const auto options = std::make_shared<daemon::DiffOptions>();
+  struct Given {
+    daemon::DiffOptions options;
+    bool any_owner = false;
+  };
+  const auto given = std::make_shared<Given>();
   CLI::App* verb = AddVerb(
       app, command, "diff",
       "What differs between two catalogs; needs no daemon and no privilege",
-      [options](const Settings& settings) { return Diff(settings, *options); });
-  verb->add_option("OLD", options->before, "a folder of programs")
+      [given](const Settings& settings) {
+        daemon::DiffOptions options = given->options;
+        options.judge_files = !given->any_owner;
+        return Diff(settings, std::move(options));
+      });
+  verb->add_option("OLD", given->options.before, "a folder of programs")
       ->required()
       ->check(CheckText);
-  verb->add_option("NEW", options->after, "another")
+  verb->add_option("NEW", given->options.after, "another")
       ->required()
       ->check(CheckText);
-  verb->add_flag("--any-owner{false}", options->judge_files,
+  verb->add_flag("--any-owner", given->any_owner,
                  "read files that others could write, too: for a build folder");
 }
 

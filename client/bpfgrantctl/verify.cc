@@ -27,9 +27,11 @@ void PrintPolicy(const v1::CheckedPolicy& policy) {
 }
 
 absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
-                           daemon::CheckOptions options) {
+                           bool any_owner) {
   auto path = ExistingFolder("verify", folder);
   if (!path.ok()) return path.status();
+  daemon::CheckOptions options;
+  options.judge_files = !any_owner;
   options.folders = {*std::move(path)};
   options.policy = true;
   options.deadline = settings.Timeout(options.deadline);
@@ -52,7 +54,7 @@ absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
 void AddVerify(CLI::App& app, Command& command) {
   struct Given {
     std::string folder;
-    daemon::CheckOptions options;
+    bool any_owner = false;
   };
   const auto given = std::make_shared<Given>();
   CLI::App* verb = AddVerb(
@@ -60,12 +62,12 @@ void AddVerify(CLI::App& app, Command& command) {
       "What a reload would say of a folder of programs and policy, on this "
       "kernel; changes nothing, needs no daemon",
       [given](const Settings& settings) {
-        return Verify(settings, given->folder, given->options);
+        return Verify(settings, given->folder, given->any_owner);
       });
   verb->add_option("DIR", given->folder, "manifests, objects and *.policy")
       ->required()
       ->check(CheckText);
-  verb->add_flag("--any-owner{false}", given->options.judge_files,
+  verb->add_flag("--any-owner", given->any_owner,
                  "read files that others could write, too: for a build folder");
 }
 

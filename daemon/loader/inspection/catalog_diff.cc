@@ -8,10 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "daemon/loader/admission.h"
-#include "daemon/loader/catalog.h"
+#include "daemon/loader/catalog_files.h"
 #include "daemon/loader/confinement.h"
 #include "daemon/loader/inspection/message_diff.h"
-#include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -55,23 +54,21 @@ Entry Describe(const std::vector<std::unique_ptr<Program>>& programs,
 
 absl::StatusOr<Entries> ReadEntries(const std::string& path,
                                     const Mitigations& mitigations) {
-  const auto found = FindManifests({path}, mitigations);
-  if (!found.ok()) return found.status();
+  const auto files = CatalogFiles::Find({path}, mitigations);
+  if (!files.ok()) return files.status();
   Entries entries;
-  for (const auto& [file, from] : *found) {
+  for (const auto& [file, from] : files->manifests()) {
     const std::string name(StemOf(file));
     std::vector<std::unique_ptr<Program>> programs;
-    const auto bytes = from.safety.ok()
-                           ? from.folder->Read(file, kMaxTextFileBytes)
-                           : absl::StatusOr<SealedBytes>(from.safety);
-    if (!bytes.ok()) {
+    const auto approval = files->Read(file);
+    if (!approval.ok()) {
       programs.push_back(
-          Unavailable(name, from.folder->PathOf(file), bytes.status()));
-    } else if (bytes->view().empty()) {
+          Unavailable(name, from.folder->PathOf(file), approval.status()));
+    } else if (approval->masked()) {
       continue;
     } else {
-      programs =
-          InspectVariants(*from.folder, file, bytes->view(), mitigations);
+      programs = InspectVariants(*from.folder, file, approval->manifest.view(),
+                                 mitigations, approval->drop_ins);
     }
     entries[name] = Describe(programs, path);
   }
