@@ -1,8 +1,6 @@
 #include "daemon/loader/catalog.h"
 
-#include <set>
-
-#include "daemon/loader/catalog_files.h"
+#include <utility>
 
 namespace bpfgrant::daemon {
 namespace {
@@ -27,20 +25,46 @@ std::shared_ptr<const Program> ReadEntry(const CatalogFiles& files,
 absl::StatusOr<Catalog> Catalog::Read(absl::Span<const std::string> folders,
                                       Admission& admission,
                                       const SignatureCheck& signatures) {
-  const auto files = CatalogFiles::Find(folders, admission.mitigations());
-  if (!files.ok()) return files.status();
-  Catalog catalog;
-  std::set<std::string> identities;
-  for (const auto& [file, from] : files->manifests()) {
-    auto program = ReadEntry(*files, file, from, signatures, admission);
-    if (program == nullptr) continue;
-    identities.insert(program->entry.identity());
-    identities.insert(program->other_identities.begin(),
-                      program->other_identities.end());
-    catalog.programs_[program->name()] = std::move(program);
+  auto reader = CatalogReader::Begin(folders, admission, signatures);
+  if (!reader.ok()) return reader.status();
+  while (reader->Step()) {
   }
-  admission.KeepOnly(identities);
-  return catalog;
+  return (*std::move(reader)).Finish();
+}
+
+absl::StatusOr<CatalogReader> CatalogReader::Begin(
+    absl::Span<const std::string> folders, Admission& admission,
+    SignatureCheck signatures) {
+  auto files = CatalogFiles::Find(folders, admission.mitigations());
+  if (!files.ok()) return files.status();
+  return CatalogReader(*std::move(files), admission, std::move(signatures));
+}
+
+CatalogReader::CatalogReader(CatalogFiles files, Admission& admission,
+                             SignatureCheck signatures)
+    : files_(std::move(files)),
+      admission_(&admission),
+      signatures_(std::move(signatures)) {
+  for (const auto& [file, from] : files_.manifests()) left_.push_back(file);
+}
+
+bool CatalogReader::Step() {
+  if (left_.empty()) return false;
+  const std::string file = std::move(left_.back());
+  left_.pop_back();
+  auto program = ReadEntry(files_, file, files_.manifests().at(file),
+                           signatures_, *admission_);
+  if (program == nullptr) return true;
+  identities_.insert(program->entry.identity());
+  identities_.insert(program->other_identities.begin(),
+                     program->other_identities.end());
+  catalog_.programs_[program->name()] = std::move(program);
+  return true;
+}
+
+Catalog CatalogReader::Finish() && {
+  admission_->KeepOnly(identities_);
+  return std::move(catalog_);
 }
 
 std::shared_ptr<const Program> Catalog::Find(std::string_view name) const {

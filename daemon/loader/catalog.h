@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/loader/admission.h"
+#include "daemon/loader/catalog_files.h"
 #include "daemon/loader/signature_check.h"
 
 namespace bpfgrant::daemon {
@@ -38,7 +40,34 @@ class Catalog {
   size_t size() const { return programs_.size(); }
 
  private:
+  friend class CatalogReader;
+
   std::map<std::string, std::shared_ptr<const Program>, std::less<>> programs_;
+};
+
+// Reads a catalog entry by entry, for who has something else to do between.
+class CatalogReader {
+ public:
+  // `admission` must outlive it. Errors: CatalogFiles::Find's.
+  static absl::StatusOr<CatalogReader> Begin(
+      absl::Span<const std::string> folders, Admission& admission,
+      SignatureCheck signatures);
+
+  // Reads one entry. False: there was none left.
+  bool Step();
+  // What was read; with the last step all of it.
+  Catalog Finish() &&;
+
+ private:
+  CatalogReader(CatalogFiles files, Admission& admission,
+                SignatureCheck signatures);
+
+  CatalogFiles files_;
+  Admission* admission_;
+  SignatureCheck signatures_;
+  std::vector<std::string> left_;  // names of manifests, the next one last
+  Catalog catalog_;
+  std::set<std::string> identities_;  // of what was read
 };
 
 }  // namespace bpfgrant::daemon

@@ -43,6 +43,7 @@ absl::Status TakeRequests(BrokerChannel& broker, Requests& requests) {
 
 // How long poll(2) may wait, in its milliseconds; -1: for ever.
 int Timeout(const Requests& requests) {
+  if (requests.has_reload()) return 0;
   const auto next = requests.NextDeadline();
   if (!next.has_value()) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(
@@ -63,8 +64,16 @@ absl::Status Serve(BrokerChannel& broker, Requests& requests) {
     }
     if (auto status = requests.AnswerAttachments(); !status.ok()) return status;
     if (auto status = broker.Flush(); !status.ok()) return status;
+    const auto begin = Attacher::Clock::now();
     if (auto status = TakeRequests(broker, requests); !status.ok())
       return status;
+    // Half of the time at least, so that no flood delays what is withdrawn.
+    if (requests.has_reload()) {
+      const auto took = Attacher::Clock::now() - begin;
+      if (auto status = requests.ContinueReload(took); !status.ok()) {
+        return status;
+      }
+    }
     // Not read while replies pile up, its end must still be seen.
     if ((polled.front().revents & POLLERR) != 0 ||
         ((polled.front().revents & POLLHUP) != 0 &&

@@ -78,6 +78,14 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
 }  // namespace
 
 absl::StatusOr<UniqueFd> Requests::Read() {
+  auto reload = BeginReload();
+  if (!reload.ok()) return reload.status();
+  while (reload->catalog.Step()) {
+  }
+  return FinishReload(*std::move(reload));
+}
+
+absl::StatusOr<Requests::Reload> Requests::BeginReload() {
   auto policy = ReadPolicy(options_.policy_directories,
                            options_.catalog_directories, options_.mitigations);
   if (!policy.ok()) return policy.status();
@@ -85,16 +93,21 @@ absl::StatusOr<UniqueFd> Requests::Read() {
   if (!keys.ok()) return keys.status();
   SignatureCheck signatures;
   if (options_.mitigations.signatures) {
-    signatures = SignatureCheck(policy->signatures, *std::move(keys));
+    signatures =
+        SignatureCheck(std::move(policy->signatures), *std::move(keys));
   }
-  auto catalog =
-      Catalog::Read(options_.catalog_directories, admission_, signatures);
+  auto catalog = CatalogReader::Begin(options_.catalog_directories, admission_,
+                                      std::move(signatures));
   if (!catalog.ok()) return catalog.status();
-  auto snapshot =
-      SealedBytes::Copy(catalog->Describe(policy->rules).SerializeAsString(),
-                        "bpfgrant:snapshot");
+  return Reload{std::move(policy->rules), *std::move(catalog)};
+}
+
+absl::StatusOr<UniqueFd> Requests::FinishReload(Reload reload) {
+  Catalog catalog = std::move(reload.catalog).Finish();
+  auto snapshot = SealedBytes::Copy(
+      catalog.Describe(reload.rules).SerializeAsString(), "bpfgrant:snapshot");
   if (!snapshot.ok()) return snapshot.status();
-  catalog_ = *std::move(catalog);
+  catalog_ = std::move(catalog);
   return (*std::move(snapshot)).TakeFd();
 }
 
@@ -297,8 +310,24 @@ absl::Status Requests::OnLook(uint64_t id, const LookRequest& request) {
   return broker_.Send(std::move(reply), {});
 }
 
-absl::Status Requests::OnReload(uint64_t id) {
-  auto snapshot = Read();
+absl::Status Requests::ContinueReload(Attacher::Clock::duration time) {
+  const auto until = Attacher::Clock::now() + time;
+  do {
+    if (!reload_.has_value()) {
+      auto begun = BeginReload();
+      if (!begun.ok()) return AnswerReload(begun.status());
+      reload_.emplace(*std::move(begun));
+    } else if (!reload_->catalog.Step()) {
+      auto snapshot = FinishReload(*std::exchange(reload_, std::nullopt));
+      return AnswerReload(std::move(snapshot));
+    }
+  } while (Attacher::Clock::now() < until);
+  return absl::OkStatus();
+}
+
+absl::Status Requests::AnswerReload(absl::StatusOr<UniqueFd> snapshot) {
+  const uint64_t id = reloads_.front();
+  reloads_.pop_front();
   if (!snapshot.ok()) {
     // One advice is enough.
     std::string what(snapshot.status().message());
@@ -326,7 +355,8 @@ absl::Status Requests::Handle(BrokerChannel::Request request) {
     case LoaderRequest::kAttach:
       return OnAttach(id, request.message.attach(), std::move(request.fds));
     case LoaderRequest::kReload:
-      return OnReload(id);
+      reloads_.push_back(id);
+      return absl::OkStatus();
     case LoaderRequest::kAttachLoop:
       return OnAttachLoop(id, request.message.attach_loop(),
                           std::move(request.fds[0]));

@@ -7,6 +7,7 @@
 #include <poll.h>
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,7 +67,18 @@ class Requests {
   std::optional<Attacher::Clock::time_point> NextDeadline() const;
   absl::Status AnswerAttachments();
 
+  // Reloads go on entry by entry, so that nobody waits for all of one.
+  bool has_reload() const { return !reloads_.empty(); }
+  // Goes on for about `time`, one entry at least.
+  absl::Status ContinueReload(Attacher::Clock::duration time);
+
  private:
+  // Catalog and policy that are being read, and not in force yet.
+  struct Reload {
+    std::vector<CompiledRule> rules;
+    CatalogReader catalog;
+  };
+
   absl::Status SendRefusal(uint64_t id, const absl::Status& why);
   absl::StatusOr<std::shared_ptr<const Program>> FindAvailable(
       const std::string& name) const;
@@ -83,7 +95,9 @@ class Requests {
   absl::Status OnEnroll(uint64_t id, const EnrollRequest& request,
                         UniqueFd pidfd);
   absl::Status OnDismiss(uint64_t id, const DismissRequest& request);
-  absl::Status OnReload(uint64_t id);
+  absl::StatusOr<Reload> BeginReload();
+  absl::StatusOr<UniqueFd> FinishReload(Reload reload);
+  absl::Status AnswerReload(absl::StatusOr<UniqueFd> snapshot);
   absl::Status LoadMaps(uint64_t id, const LoadRequest& request,
                         const Program& program);
   absl::Status Answer(uint64_t id, const absl::Status& status,
@@ -100,6 +114,8 @@ class Requests {
   Loops loops_;
   MachinePrograms machine_programs_;
   Catalog catalog_;
+  std::deque<uint64_t> reloads_;  // asked for; the first is under way
+  std::optional<Reload> reload_;
 };
 
 }  // namespace bpfgrant::daemon
