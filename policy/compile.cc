@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "bpfgrant/v1/policy.pb.h"
+#include "policy/names.h"
 #include "policy/policy.h"
 #include "proto/text/text_file.h"
 #include "proto/wire/limits.h"
@@ -24,15 +25,6 @@ namespace {
 using daemon::CompiledRule;
 
 constexpr std::string_view kRuleField = "rule";
-
-bool IsProgramPattern(std::string_view name) {
-  if (name == "*") return true;
-  if (name.empty() || name.size() > kMaxNameBytes) return false;
-  if (!absl::ascii_islower(name.front())) return false;
-  return std::all_of(name.begin(), name.end(), [](char c) {
-    return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_';
-  });
-}
 
 bool IsDecimal(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
@@ -58,8 +50,8 @@ class RuleCompiler {
     compiled_.set_line(
         static_cast<uint32_t>(file_.Where(kRuleField, index_).line));
     for (auto step :
-         {&RuleCompiler::CompileEffect, &RuleCompiler::CompileSubjects,
-          &RuleCompiler::CompilePrograms}) {
+         {&RuleCompiler::CompileEffect, &RuleCompiler::CompileUsers,
+          &RuleCompiler::CompileFacts, &RuleCompiler::CompilePrograms}) {
       const absl::Status status = (this->*step)();
       if (!status.ok()) return status;
     }
@@ -74,6 +66,9 @@ class RuleCompiler {
           return Complain("quota", Of("is ALLOW and needs a quota of at least "
                                       "one grant"));
         }
+        if (rule_.observe()) {
+          return Complain("observe", Of("is ALLOW: only a DENY can observe"));
+        }
         compiled_.set_quota(rule_.quota().grants());
         compiled_.set_trusted(rule_.trusted());
         return absl::OkStatus();
@@ -85,13 +80,14 @@ class RuleCompiler {
           return Complain("trusted", Of("is DENY and trusts nobody"));
         }
         compiled_.set_deny(true);
+        compiled_.set_observe(rule_.observe());
         return absl::OkStatus();
       default:
         return Complain("effect", Of("needs an effect, ALLOW or DENY"));
     }
   }
 
-  absl::Status CompileSubjects() {
+  absl::Status CompileUsers() {
     if (rule_.everyone()) {
       if (rule_.user_size() > 0 || rule_.group_size() > 0) {
         return Complain("everyone",
@@ -101,8 +97,12 @@ class RuleCompiler {
       compiled_.set_everyone(true);
       return absl::OkStatus();
     }
-    if (rule_.user_size() == 0 && rule_.group_size() == 0) {
-      return Complain("name", Of("is for nobody: it needs user, group or "
+    if (rule_.user_size() + rule_.group_size() + rule_.unit_size() +
+            rule_.slice_size() + rule_.cgroup_size() + rule_.label_size() +
+            rule_.executable_size() ==
+        0) {
+      return Complain("name", Of("is for nobody: it needs user, group, unit, "
+                                 "slice, cgroup, label, executable or "
                                  "everyone"));
     }
     for (int i = 0; i < rule_.user_size(); ++i) {
@@ -124,20 +124,41 @@ class RuleCompiler {
     return absl::OkStatus();
   }
 
-  absl::Status CompilePrograms() {
-    if (rule_.program_size() == 0) {
-      return Complain("name", Of("is about nothing: it needs a program"));
+  absl::Status CompileFacts() {
+    *compiled_.mutable_unit() = rule_.unit();
+    *compiled_.mutable_slice() = rule_.slice();
+    *compiled_.mutable_cgroup() = rule_.cgroup();
+    *compiled_.mutable_label() = rule_.label();
+    *compiled_.mutable_executable() = rule_.executable();
+    for (const absl::Status& judged :
+         {Judge("unit", rule_.unit(), JudgeUnit),
+          Judge("slice", rule_.slice(), JudgeSlice),
+          Judge("cgroup", rule_.cgroup(), JudgeCgroup),
+          Judge("label", rule_.label(), JudgeLabel),
+          Judge("executable", rule_.executable(), JudgeExecutable)}) {
+      if (!judged.ok()) return judged;
     }
-    for (int i = 0; i < rule_.program_size(); ++i) {
-      if (!IsProgramPattern(rule_.program(i))) {
-        return Complain("program",
-                        Of(absl::StrCat("names program '", rule_.program(i),
-                                        "': lower-case letters, digits and _, "
-                                        "at most ",
-                                        kMaxNameBytes, "; or \"*\"")),
-                        i);
-      }
-      compiled_.add_program(rule_.program(i));
+    return absl::OkStatus();
+  }
+
+  absl::Status CompilePrograms() {
+    if (rule_.program_size() == 0 && rule_.tag_size() == 0) {
+      return Complain("name",
+                      Of("is about nothing: it needs a program or a tag"));
+    }
+    *compiled_.mutable_program() = rule_.program();
+    *compiled_.mutable_tag() = rule_.tag();
+    const absl::Status judged = Judge("program", rule_.program(), JudgeProgram);
+    return judged.ok() ? Judge("tag", rule_.tag(), JudgeTag) : judged;
+  }
+
+  // Complains of the first of `values` with which something is wrong.
+  template <typename Values, typename JudgeOne>
+  absl::Status Judge(std::string_view field, const Values& values,
+                     JudgeOne judge) const {
+    for (int i = 0; i < values.size(); ++i) {
+      const std::string wrong = judge(values.Get(i));
+      if (!wrong.empty()) return Complain(field, Of(wrong), i);
     }
     return absl::OkStatus();
   }

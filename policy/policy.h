@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -17,6 +18,8 @@
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "bpfgrant/v1/messages.pb.h"
+#include "policy/rule.h"
+#include "policy/subject.h"
 
 namespace bpfgrant::policy {
 
@@ -41,21 +44,20 @@ class NameResolver {
 // ends it: REASON_FILE_INVALID, "file:line:column: what". Refused are: no name,
 // a name used twice (both places are told), no effect, a rule for nobody or
 // about nothing, `everyone` beside users or groups, unknown users and groups,
-// names that no program can have, quota or trust on a DENY, an ALLOW without a
-// quota of at least 1.
+// names that no program, tag, unit, slice, cgroup or executable can have, quota
+// or trust on a DENY, an ALLOW that observes, an ALLOW without a quota of at
+// least 1.
 absl::StatusOr<std::vector<daemon::CompiledRule>> Compile(
     absl::Span<const PolicyText> texts, const NameResolver& resolver);
 
-// Who asks, as the kernel says.
-struct Subject {
-  uid_t uid = 0;
-  gid_t gid = 0;
-  std::vector<gid_t> groups;  // supplementary
-};
-
 // An immutable set of rules. Deny overrides: the first DENY that matches
-// decides; else the first ALLOW that matches; else the default, deny.
-// Root is a user like any other.
+// decides; else the first ALLOW that matches; else the default, deny. So the
+// order of files and rules counts among several ALLOWs that match, where it
+// says under which quota and trust, and whether it is allowed never hangs on
+// it. Root is a user like any other.
+//
+// A DENY that only observes decides nothing; the first one that matches is told
+// in a verdict that allows.
 class Rules {
  public:
   Rules() = default;
@@ -64,10 +66,27 @@ class Rules {
   // Does not look at how much is in use: the quota is in the verdict.
   v1::Verdict Decide(const Subject& subject, std::string_view program) const;
 
+  // The rules about `program`, in the order of evaluation, and why each is for
+  // `subject` or not.
+  std::vector<v1::ConsultedRule> Consult(const Subject& subject,
+                                         std::string_view program) const;
+
+  // What each user and group that some rule names, and everybody else, may
+  // have of `programs`: somebody who is that and nothing else. Where rules want
+  // more than a user there is an entry for each, in the order in which they
+  // decide. At most about `bytes` of it, from `after` on.
+  v1::MatrixReply Matrix(absl::Span<const std::string> programs, uint32_t after,
+                         size_t bytes) const;
+
   size_t size() const { return rules_.size(); }
 
  private:
-  std::vector<daemon::CompiledRule> rules_;
+  static v1::Verdict VerdictOf(const Rule& rule);
+  static v1::Verdict DefaultVerdict();
+  void AddCells(const Subject& subject, const v1::MatrixCell& like,
+                v1::MatrixReply& reply) const;
+
+  std::vector<Rule> rules_;  // DENY before ALLOW
 };
 
 // "rule 'x' (file:line)" or "no rule allows it".

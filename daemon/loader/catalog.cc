@@ -1,6 +1,8 @@
 #include "daemon/loader/catalog.h"
 
+#include <algorithm>
 #include <utility>
+
 
 namespace bpfgrant::daemon {
 namespace {
@@ -72,12 +74,28 @@ std::shared_ptr<const Program> Catalog::Find(std::string_view name) const {
   return found == programs_.end() ? nullptr : found->second;
 }
 
+void Catalog::NameTagged(CompiledRule& rule) const {
+  for (const auto& [name, program] : programs_) {
+    if (program->manifest == nullptr) continue;
+    const auto& tags = program->manifest->message().tag();
+    const bool tagged = std::any_of(
+        rule.tag().begin(), rule.tag().end(), [&](const std::string& tag) {
+          return std::find(tags.begin(), tags.end(), tag) != tags.end();
+        });
+    if (tagged) rule.add_program(name);
+  }
+}
+
 Snapshot Catalog::Describe(absl::Span<const CompiledRule> rules) const {
   Snapshot snapshot;
   for (const auto& [name, program] : programs_) {
     *snapshot.add_entry() = program->entry;
   }
-  for (const CompiledRule& rule : rules) *snapshot.add_rule() = rule;
+  for (const CompiledRule& rule : rules) {
+    CompiledRule& told = *snapshot.add_rule();
+    told = rule;
+    NameTagged(told);
+  }
   return snapshot;
 }
 

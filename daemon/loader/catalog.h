@@ -34,13 +34,18 @@ class Catalog {
   // By name; null if there is none.
   std::shared_ptr<const Program> Find(std::string_view name) const;
 
-  // What the broker is told of it, by name, together with `rules`.
+  // What the broker is told of it, by name, together with `rules`, in which the
+  // programs of each tag are named.
   Snapshot Describe(absl::Span<const CompiledRule> rules) const;
 
   size_t size() const { return programs_.size(); }
 
  private:
   friend class CatalogReader;
+
+  // Adds the programs that have a tag of the rule's.
+  void NameTagged(CompiledRule& rule) const;
+
 
   std::map<std::string, std::shared_ptr<const Program>, std::less<>> programs_;
 };

@@ -71,6 +71,12 @@ absl::Status CheckTop(const TextFile& text, const v1::Manifest& manifest,
     return text.Complain(text.Where("pool", -1, "ready"),
                          absl::StrCat("ready is at most ", kMaxPoolReady));
   }
+  for (int i = 0; i < manifest.tag_size(); ++i) {
+    if (!IsName(manifest.tag(i))) {
+      return text.Complain(text.Where("tag", i),
+                           "a tag must match [a-z][a-z0-9_]{0,62}");
+    }
+  }
   return absl::OkStatus();
 }
 

@@ -169,5 +169,25 @@ TEST_F(CatalogTest, DescribesItselfByName) {
   EXPECT_TRUE(copy.ParseFromString(snapshot.SerializeAsString()));
 }
 
+TEST_F(CatalogTest, NamesTheProgramsOfATag) {
+  const auto write = [this](const std::string& name, const std::string& tags) {
+    const std::string object = ObjectBytes("good");
+    vendor_.Write(name + ".bpf.o", object);
+    vendor_.Write(name + ".manifest", SampleManifest(name, object) + tags);
+  };
+  write("one", "tag: 'net'");
+  write("two", "tag: ['io', 'net']");
+  write("three", "");
+  CompiledRule rule;
+  rule.add_program("steer*");
+  rule.add_tag("net");
+  CompiledRule nothing;
+  nothing.add_tag("absent");
+  const Snapshot snapshot = Read().Describe({rule, nothing});
+  EXPECT_THAT(snapshot.rule(0).program(),
+              ::testing::ElementsAre("steer*", "one", "two"));
+  EXPECT_THAT(snapshot.rule(1).program(), ::testing::IsEmpty());
+}
+
 }  // namespace
 }  // namespace bpfgrant::daemon

@@ -121,6 +121,12 @@ TEST(ManifestTest, PoolIsLimited) {
       Parse(SampleManifest("x", "bytes") + "pool { ready: 1024 }\n").ok());
 }
 
+TEST(ManifestTest, TagsAreWords) {
+  EXPECT_THAT(Parse(SampleManifest("x", "bytes") + "tag: ['net', 'Io']\n"),
+              Refused(v1::REASON_FILE_INVALID, "x.manifest:38:14: a tag"));
+  EXPECT_TRUE(Parse(SampleManifest("x", "bytes") + "tag: ['net']\n").ok());
+}
+
 TEST(ManifestTest, RefusesNulBytesAndRubbish) {
   EXPECT_THAT(Parse(SampleManifest("x", "bytes") + std::string(1, '\0')),
               Refused(v1::REASON_FILE_INVALID, "x.manifest:"));

@@ -154,10 +154,68 @@ const BadRule kBadRules[] = {
      "rule { name: 'r' effect: DENY everyone: true\n"
      " program: '' }",
      "p:2:2: rule 'r' names program ''"},
-    {"ProgramWithAStarInIt",
+    {"ProgramWithABracket",
      "rule { name: 'r' effect: DENY everyone: true\n"
-     " program: 'a*' }",
-     "p:2:2: rule 'r' names program 'a*'"},
+     " program: 'a[bc]' }",
+     "p:2:2: rule 'r' names program 'a[bc]'"},
+    {"TagWithAStar",
+     "rule { name: 'r' effect: DENY everyone: true\n"
+     " tag: ['net', 'n*'] }",
+     "p:2:15: rule 'r' names tag 'n*'"},
+    {"TagThatBeginsWithADigit",
+     "rule { name: 'r' effect: DENY everyone: true\n tag: '1st' }",
+     "p:2:2: rule 'r' names tag '1st'"},
+    {"UnitWithoutAType",
+     "rule { name: 'r' effect: DENY\n unit: 'nginx' program: '*' }",
+     "p:2:2: rule 'r' names unit 'nginx': no unit can be called so"},
+    {"UnitThatIsASlice",
+     "rule { name: 'r' effect: DENY\n unit: 'batch.slice' program: '*' }",
+     "p:2:2: rule 'r' names unit 'batch.slice': that is a slice"},
+    {"UnitWithASlash",
+     "rule { name: 'r' effect: DENY\n unit: 'a/b.service' program: '*' }",
+     "p:2:2: rule 'r' names unit 'a/b.service'"},
+    {"UnitThatIsATemplate",
+     "rule { name: 'r' effect: DENY\n unit: 'getty@.service' program: '*' }",
+     "p:2:2: rule 'r' names unit 'getty@.service'"},
+    {"UnitEmpty",
+     "rule { name: 'r' effect: DENY\n unit: ['a.service', ''] program: '*' }",
+     "p:2:22: rule 'r' names unit ''"},
+    {"SliceThatIsAService",
+     "rule { name: 'r' effect: DENY\n slice: 'a.service' program: '*' }",
+     "p:2:2: rule 'r' names slice 'a.service'"},
+    {"CgroupNotAbsolute",
+     "rule { name: 'r' effect: DENY\n cgroup: 'system.slice' program: '*' }",
+     "p:2:2: rule 'r' names cgroup 'system.slice'"},
+    {"CgroupWithDots",
+     "rule { name: 'r' effect: DENY\n cgroup: '/a/../b' program: '*' }",
+     "p:2:2: rule 'r' names cgroup '/a/../b'"},
+    {"CgroupWithASlashAtItsEnd",
+     "rule { name: 'r' effect: DENY\n cgroup: '/a/' program: '*' }",
+     "p:2:2: rule 'r' names cgroup '/a/'"},
+    {"CgroupRoot", "rule { name: 'r' effect: DENY\n cgroup: '/' program: '*' }",
+     "p:2:2: rule 'r' names cgroup '/': everything is in it"},
+    {"LabelEmpty", "rule { name: 'r' effect: DENY\n label: '' program: '*' }",
+     "p:2:2: rule 'r' names an empty label"},
+    {"ExecutableEmpty",
+     "rule { name: 'r' effect: DENY\n executable {} program: '*' }",
+     "p:2:2: rule 'r' names an executable and says nothing of it"},
+    {"ExecutableRelative",
+     "rule { name: 'r' effect: DENY\n executable { path: 'bin/x' } "
+     "program: '*' }",
+     "p:2:2: rule 'r' names executable 'bin/x'"},
+    {"ExecutableDigestInUpperCase",
+     "rule { name: 'r' effect: DENY\n executable { sha256: '" +
+         std::string(64, 'A') + "' } program: '*' }",
+     "p:2:2: rule 'r' names sha256 'AAA"},
+    {"ExecutableFsverityWithoutItsHash",
+     "rule { name: 'r' effect: DENY\n executable { path: '/x' }\n"
+     " executable { fsverity: '" +
+         std::string(64, 'a') + "' } program: '*' }",
+     "p:3:2: rule 'r' names fsverity 'aaa"},
+    {"AllowThatObserves",
+     "rule { name: 'r' effect: ALLOW everyone: true program: '*'\n"
+     "  quota { grants: 1 } observe: true }",
+     "p:2:23: rule 'r' is ALLOW: only a DENY can observe"},
     {"ProgramBeginsWithADigit",
      "rule { name: 'r' effect: DENY everyone: true\n"
      " program: '1a' }",
@@ -195,6 +253,31 @@ TEST(CompileTest, RefusesBadRulesAtTheirPlaces) {
     EXPECT_EQ(ReasonOf(status), v1::REASON_FILE_INVALID);
     EXPECT_THAT(std::string(status.message()), StartsWith(bad.error));
   }
+}
+
+TEST(CompileTest, KeepsWhatElseMustHold) {
+  const std::string digest(64, 'a');
+  const auto rules = CompileOne(
+      "rule { name: 'r' effect: DENY observe: true\n"
+      "  unit: ['nginx.service', 'getty@*.service', 'run-*'] slice: 'a-?.slice'"
+      "  cgroup: '/system.slice' label: 'unconfined'\n"
+      "  executable { path: '/usr/bin/x' sha256: '" +
+      digest + "' fsverity: 'sha256:" + digest +
+      "' }\n  program: ['net_*', '?x'] tag: 'io' }");
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  const CompiledRule& rule = rules->front();
+  EXPECT_TRUE(rule.observe());
+  EXPECT_THAT(rule.unit(),
+              ElementsAre("nginx.service", "getty@*.service", "run-*"));
+  EXPECT_THAT(rule.slice(), ElementsAre("a-?.slice"));
+  EXPECT_THAT(rule.cgroup(), ElementsAre("/system.slice"));
+  EXPECT_THAT(rule.label(), ElementsAre("unconfined"));
+  ASSERT_EQ(rule.executable_size(), 1);
+  EXPECT_EQ(rule.executable(0).path(), "/usr/bin/x");
+  EXPECT_EQ(rule.executable(0).sha256(), digest);
+  EXPECT_EQ(rule.executable(0).fsverity(), "sha256:" + digest);
+  EXPECT_THAT(rule.program(), ElementsAre("net_*", "?x"));
+  EXPECT_THAT(rule.tag(), ElementsAre("io"));
 }
 
 TEST(CompileTest, TakesTheLongestProgramName) {
