@@ -66,6 +66,11 @@ class RuleCompiler {
           return Complain("quota", Of("is ALLOW and needs a quota of at least "
                                       "one grant"));
         }
+        if (rule_.quota().has_user() || rule_.quota().has_unit() ||
+            rule_.quota().has_total()) {
+          return Complain("quota", Of("has amounts for user, unit or total, "
+                                      "which this version does not count"));
+        }
         if (rule_.observe()) {
           return Complain("observe", Of("is ALLOW: only a DENY can observe"));
         }

@@ -1,11 +1,15 @@
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "bpfgrant/v1/messages.pb.h"
+#include "policy/glob.h"
 #include "policy/policy.h"
 
 namespace bpfgrant::policy {
@@ -16,10 +20,21 @@ Rules::Rules(absl::Span<const CompiledRule> rules)
     : rules_(rules.begin(), rules.end()) {
   // That a DENY overrides must not depend on how somebody sorted them.
   std::stable_partition(rules_.begin(), rules_.end(),
-                        [](const Rule& rule) { return rule.source().deny(); });
+                        [](const Rule& rule) { return rule.deny(); });
+  for (const Rule& rule : rules_) {
+    for (const std::string& name : rule.source().program()) {
+      if (!IsGlob(name)) by_name_[name];
+    }
+  }
+  for (uint32_t i = 0; i < rules_.size(); ++i) {
+    if (rules_[i].HasGlob()) with_globs_.push_back(i);
+    for (auto& [name, about] : by_name_) {
+      if (rules_[i].IsAbout(name)) about.push_back(i);
+    }
+  }
 }
 
-v1::Verdict Rules::VerdictOf(const Rule& rule) {
+v1::Verdict Rules::VerdictOf(const Rule& rule, const Rule* observed) {
   const CompiledRule& source = rule.source();
   v1::Verdict verdict;
   verdict.set_allowed(!source.deny());
@@ -28,9 +43,14 @@ v1::Verdict Rules::VerdictOf(const Rule& rule) {
   verdict.set_line(source.line());
   if (source.deny()) {
     verdict.set_reason(v1::REASON_DENIED_BY_RULE);
-  } else {
-    verdict.set_quota(source.quota());
-    verdict.set_trusted(source.trusted());
+    return verdict;
+  }
+  verdict.set_quota(source.quota());
+  verdict.set_trusted(source.trusted());
+  if (observed != nullptr) {
+    verdict.set_observed_rule(observed->source().name());
+    verdict.set_observed_file(observed->source().file());
+    verdict.set_observed_line(observed->source().line());
   }
   return verdict;
 }
@@ -43,21 +63,16 @@ v1::Verdict Rules::DefaultVerdict() {
 
 v1::Verdict Rules::Decide(const Subject& subject,
                           std::string_view program) const {
-  const CompiledRule* observed = nullptr;
-  for (const Rule& rule : rules_) {
-    if (!rule.decides() && observed != nullptr) continue;
-    if (!rule.IsAbout(program) || !rule.IsFor(subject)) continue;
-    if (!rule.decides()) {
-      observed = &rule.source();
-      continue;
-    }
-    v1::Verdict verdict = VerdictOf(rule);
-    if (verdict.allowed() && observed != nullptr) {
-      verdict.set_observed_rule(observed->name());
-      verdict.set_observed_file(observed->file());
-      verdict.set_observed_line(observed->line());
-    }
-    return verdict;
+  const auto named =
+      by_name_.find(absl::string_view(program.data(), program.size()));
+  const bool is_named = named != by_name_.end();
+  const Rule* observed = nullptr;
+  for (const uint32_t i : is_named ? named->second : with_globs_) {
+    const Rule& rule = rules_[i];
+    if (!rule.IsFor(subject)) continue;
+    if (!is_named && !rule.IsAbout(program)) continue;
+    if (rule.decides()) return VerdictOf(rule, observed);
+    if (observed == nullptr) observed = &rule;
   }
   return DefaultVerdict();
 }

@@ -27,6 +27,7 @@ class Patterns {
   }
 
   bool empty() const { return !all_ && exact_.empty() && globs_.empty(); }
+  bool has_globs() const { return all_ || !globs_.empty(); }
   bool Match(std::string_view text) const;
 
  private:

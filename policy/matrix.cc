@@ -66,7 +66,7 @@ void Rules::AddCells(const Subject& subject, const v1::MatrixCell& like,
     }
     std::string condition = rule.Conditions();
     const bool decides = condition.empty();
-    add(VerdictOf(rule), std::move(condition));
+    add(VerdictOf(rule, nullptr), std::move(condition));
     if (decides) return;
   }
   add(DefaultVerdict(), "");

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
@@ -78,15 +79,22 @@ class Rules {
   v1::MatrixReply Matrix(absl::Span<const std::string> programs, uint32_t after,
                          size_t bytes) const;
 
+  // In the order of evaluation.
+  const std::vector<Rule>& rules() const { return rules_; }
   size_t size() const { return rules_.size(); }
 
  private:
-  static v1::Verdict VerdictOf(const Rule& rule);
+  // `observed` is the rule that would have denied it; nullptr: none would.
+  static v1::Verdict VerdictOf(const Rule& rule, const Rule* observed);
   static v1::Verdict DefaultVerdict();
   void AddCells(const Subject& subject, const v1::MatrixCell& like,
                 v1::MatrixReply& reply) const;
 
   std::vector<Rule> rules_;  // DENY before ALLOW
+  // Of the rules those about each program that some rule names, and those that
+  // may be about others.
+  absl::flat_hash_map<std::string, std::vector<uint32_t>> by_name_;
+  std::vector<uint32_t> with_globs_;
 };
 
 // "rule 'x' (file:line)" or "no rule allows it".

@@ -108,13 +108,18 @@ const Rule::Kind Rule::kKinds[] = {
 };
 
 Rule::Rule(const CompiledRule& source)
-    : source_(source),
-      uids_(Sorted(source.uid())),
+    : uids_(Sorted(source.uid())),
       gids_(Sorted(source.gid())),
+      deny_(source.deny()),
+      observe_(source.observe()),
+      users_alone_(source.unit().empty() && source.slice().empty() &&
+                   source.cgroup().empty() && source.label().empty() &&
+                   source.executable().empty()),
       programs_(source.program()),
       units_(source.unit()),
       slices_(source.slice()),
-      labels_(source.label()) {}
+      labels_(source.label()),
+      source_(source) {}
 
 bool Rule::NamesUser(const Subject& subject) const {
   if (uids_.empty() && gids_.empty()) return true;
@@ -185,14 +190,14 @@ Rule::Answer Rule::CheckExecutable(const Subject& subject) const {
   return best;
 }
 
-bool Rule::IsFor(const Subject& subject) const {
+bool Rule::Holds(const Subject& subject) const {
   bool unknown = false;
   for (const Kind& kind : kKinds) {
     const Answer answer = (this->*kind.check)(subject);
     if (answer == Answer::kNo) return false;
     unknown |= answer == Answer::kUnknown;
   }
-  return !unknown || source_.deny();
+  return !unknown || deny_;
 }
 
 std::string Rule::WhyNot(const Subject& subject) const {

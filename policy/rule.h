@@ -21,14 +21,19 @@ class Rule {
 
   const daemon::CompiledRule& source() const { return source_; }
   // Whether it allows or denies, as opposed to saying what it would.
-  bool decides() const { return !source_.observe(); }
+  bool decides() const { return !observe_; }
+  bool deny() const { return deny_; }
 
   bool IsAbout(std::string_view program) const {
     return programs_.Match(program);
   }
+  // Whether it may be about programs that it does not name one by one.
+  bool HasGlob() const { return programs_.has_globs(); }
   // Whether it is for `subject`. What is not known of the subject speaks
   // against it: that is no reason to allow, and none to do without a denial.
-  bool IsFor(const Subject& subject) const;
+  bool IsFor(const Subject& subject) const {
+    return NamesUser(subject) && (users_alone_ || Holds(subject));
+  }
   // In words: of the first kind that does not match, or is not known, what the
   // subject has; empty if all matches.
   std::string WhyNot(const Subject& subject) const;
@@ -54,10 +59,17 @@ class Rule {
   Answer CheckLabel(const Subject& subject) const;
   Answer CheckExecutable(const Subject& subject) const;
 
-  daemon::CompiledRule source_;
+  // Whether all kinds hold.
+  bool Holds(const Subject& subject) const;
+
+  // What most decisions look at stands together.
   std::vector<uid_t> uids_;  // ascending
   std::vector<gid_t> gids_;  // likewise
+  bool deny_;
+  bool observe_;
+  bool users_alone_;  // it names no other kind
   Patterns programs_, units_, slices_, labels_;
+  daemon::CompiledRule source_;
 };
 
 }  // namespace bpfgrant::policy

@@ -212,6 +212,10 @@ const BadRule kBadRules[] = {
      " executable { fsverity: '" +
          std::string(64, 'a') + "' } program: '*' }",
      "p:3:2: rule 'r' names fsverity 'aaa"},
+    {"QuotaThatIsNotCounted",
+     "rule { name: 'r' effect: ALLOW everyone: true program: '*'\n"
+     "  quota { grants: 1 total { grants: 9 } } }",
+     "p:2:3: rule 'r' has amounts for user, unit or total"},
     {"AllowThatObserves",
      "rule { name: 'r' effect: ALLOW everyone: true program: '*'\n"
      "  quota { grants: 1 } observe: true }",
