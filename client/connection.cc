@@ -251,6 +251,40 @@ absl::StatusOr<v1::ExplainReply> Connection::Explain(
               &v1::ServerFrame::mutable_explain);
 }
 
+absl::StatusOr<v1::MatrixReply> Connection::Matrix() {
+  v1::MatrixReply all;
+  for (;;) {
+    v1::ClientFrame frame;
+    frame.mutable_matrix()->set_after(all.next());
+    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_matrix,
+                     &v1::ServerFrame::mutable_matrix);
+    if (!page.ok()) return page.status();
+    if (page->next() != 0 && page->next() <= all.next()) {
+      return absl::InternalError("bpfgrantd's table does not go on");
+    }
+    all.clear_next();
+    all.MergeFrom(*page);
+    if (all.next() == 0) return all;
+  }
+}
+
+absl::StatusOr<v1::DenialsReply> Connection::Denials() {
+  v1::DenialsReply all;
+  for (;;) {
+    v1::ClientFrame frame;
+    frame.mutable_denials()->set_after(all.next());
+    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_denials,
+                     &v1::ServerFrame::mutable_denials);
+    if (!page.ok()) return page.status();
+    if (page->next() != 0 && page->next() <= all.next()) {
+      return absl::InternalError("bpfgrantd's list does not go on");
+    }
+    all.clear_next();
+    all.MergeFrom(*page);
+    if (all.next() == 0) return all;
+  }
+}
+
 absl::StatusOr<v1::StatusReply> Connection::Status() {
   v1::ClientFrame frame;
   frame.mutable_status();
@@ -266,9 +300,9 @@ absl::StatusOr<v1::RevokeReply> Connection::Revoke(
               &v1::ServerFrame::mutable_revoke);
 }
 
-absl::StatusOr<v1::ReloadReply> Connection::Reload() {
+absl::StatusOr<v1::ReloadReply> Connection::Reload(bool enforce) {
   v1::ClientFrame frame;
-  frame.mutable_reload();
+  frame.mutable_reload()->set_enforce(enforce);
   return Take(channel_->Call(frame), &v1::ServerFrame::has_reload,
               &v1::ServerFrame::mutable_reload);
 }

@@ -47,6 +47,8 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(rotate_waits),
     BPFGRANT_MITIGATION(rotate_counts_steps),
     BPFGRANT_MITIGATION(audit_allowance),
+    BPFGRANT_MITIGATION(unit_is_system_managers),
+    BPFGRANT_MITIGATION(cgroup_owner_check),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

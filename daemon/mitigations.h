@@ -67,6 +67,10 @@ struct Mitigations {
   bool rotate_counts_steps = true;
   // One user's records in the audit trail are limited.
   bool audit_allowance = true;
+  // A unit is the system manager's, and not whatever has its name.
+  bool unit_is_system_managers = true;
+  // A unit counts only where none but root can have made its cgroup.
+  bool cgroup_owner_check = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

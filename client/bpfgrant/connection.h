@@ -111,9 +111,13 @@ class Connection {
   absl::StatusOr<v1::GrantsReply> Grants();
   absl::StatusOr<v1::DescribeReply> Describe(const std::string& program);
   absl::StatusOr<v1::ExplainReply> Explain(const v1::ExplainRequest& request);
+  // For administrators; all pages of them.
+  absl::StatusOr<v1::MatrixReply> Matrix();
+  absl::StatusOr<v1::DenialsReply> Denials();
   absl::StatusOr<v1::StatusReply> Status();
   absl::StatusOr<v1::RevokeReply> Revoke(const v1::RevokeRequest& request);
-  absl::StatusOr<v1::ReloadReply> Reload();
+  // With `enforce`, what the new policy would not give ends.
+  absl::StatusOr<v1::ReloadReply> Reload(bool enforce = false);
 
   // From now on events of others' grants come, too (as far as they may be
   // seen), not only the end of our own.

@@ -61,6 +61,7 @@ void AddInspect(CLI::App& app, Command& command);
 void AddApprove(CLI::App& app, Command& command);
 void AddDiff(CLI::App& app, Command& command);
 void AddExplain(CLI::App& app, Command& command);
+void AddSuggest(CLI::App& app, Command& command);
 void AddGrantVerbs(CLI::App& app, Command& command);  // grants, watch
 void AddTrace(CLI::App& app, Command& command);
 void AddRevoke(CLI::App& app, Command& command);

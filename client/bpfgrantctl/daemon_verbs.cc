@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -14,13 +15,27 @@
 namespace bpfgrant::ctl {
 namespace {
 
-absl::StatusOr<int> Reload(const Settings& settings) {
+// What goes on although the policy would not give it any more.
+void PrintNotAllowed(const v1::ReloadReply& reply) {
+  if (reply.not_allowed().empty()) return;
+  std::printf("\nLive grants that the policy would not give any more:\n");
+  Table table({"GRANT", "PROGRAM", "UID", "PID", "UNIT", "RULE"});
+  for (const v1::GrantInfo& grant : reply.not_allowed()) {
+    table.Add({absl::StrCat(grant.grant()), grant.program(),
+               absl::StrCat(grant.uid()), absl::StrCat(grant.pid()),
+               grant.unit(), grant.rule()});
+  }
+  table.Print();
+  std::printf("They go on; bpfgrantctl reload --enforce ends them.\n");
+}
+
+absl::StatusOr<int> Reload(const Settings& settings, bool enforce) {
   // The daemon may take its time with the verifier, and says so itself when
   // that was too long.
   auto connection =
       Connect(settings, kReloadDeadline + std::chrono::seconds(5));
   if (!connection.ok()) return connection.status();
-  const auto reply = connection->Reload();
+  const auto reply = connection->Reload(enforce);
   if (!reply.ok()) return reply.status();
   if (settings.json) {
     const absl::Status printed = PrintJson(*reply);
@@ -35,6 +50,7 @@ absl::StatusOr<int> Reload(const Settings& settings) {
     sheet.Add("", Cell(line, Style::kBad));
   }
   sheet.Print();
+  PrintNotAllowed(*reply);
   return kOk;
 }
 
@@ -131,8 +147,14 @@ absl::StatusOr<int> Status(const Settings& settings) {
 }  // namespace
 
 void AddDaemonVerbs(CLI::App& app, Command& command) {
+  const auto enforce = std::make_shared<bool>(false);
   AddVerb(app, command, "reload",
-          "Reads catalog and policy again; for administrators", Reload);
+          "Reads catalog and policy again; for administrators",
+          [enforce](const Settings& settings) {
+            return Reload(settings, *enforce);
+          })
+      ->add_flag("--enforce", *enforce,
+                 "end the live grants that the policy would not give any more");
   AddVerb(app, command, "status",
           "The daemon and the kernel under it, in numbers", Status);
 }

@@ -103,6 +103,7 @@ int Main(int argc, char** argv) {
   AddApprove(app, command);
   AddDiff(app, command);
   AddExplain(app, command);
+  AddSuggest(app, command);
   AddGrantVerbs(app, command);
   AddTrace(app, command);
   AddRevoke(app, command);

@@ -144,7 +144,8 @@ void Acceptor::Admit(UniqueFd socket) {
                                  " sessions")));
     return;
   }
-  absl::StatusOr<Peer> peer = Identify(socket.get(), parts_.identify);
+  absl::StatusOr<Peer> peer =
+      Identify(socket.get(), parts_.identify, parts_.mitigations);
   if (!peer.ok()) {
     if (of_user == 0) of_user_.erase(*uid);
     TurnAway(socket, peer.status());

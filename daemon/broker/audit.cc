@@ -107,8 +107,8 @@ void Audit::GrantsRevoked(const Session& by, const std::string& what,
   v1::GrantInfo& who = *record.mutable_about();
   who.set_uid(by.peer.subject.uid);
   who.set_pid(static_cast<uint32_t>(by.peer.pid));
-  who.set_unit(by.peer.unit);
-  who.set_label(by.peer.label);
+  who.set_unit(by.peer.unit());
+  who.set_label(by.peer.subject.label.value_or(""));
   who.set_session(by.id);
   record.set_why(what);
   record.set_count(count);

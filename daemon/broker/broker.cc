@@ -98,9 +98,7 @@ class Broker {
     granting_.SetSnapshot(snapshot);
     audit_.CatalogLoaded(*snapshot);
     const v1::ReloadReply summary = Summarize(*snapshot);
-    for (const std::string& line : summary.unavailable()) {
-      spdlog::warn("unavailable: {}", line);
-    }
+    WarnOf(summary, snapshot->rules());
     spdlog::info("{} programs, {} unavailable, {} rules", summary.programs(),
                  summary.unavailable_size(), summary.rules());
     if (const std::string where = Journal::Where(); where != "journal") {

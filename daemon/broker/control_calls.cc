@@ -130,6 +130,22 @@ grpc::ServerUnaryReactor* ControlCalls::Explain(
   });
 }
 
+grpc::ServerUnaryReactor* ControlCalls::Matrix(
+    grpc::CallbackServerContext* context, const v1::MatrixRequest* request,
+    v1::MatrixReply* reply) {
+  return Run(context, reply, [this, request](Session& session, auto answer) {
+    answer(shared_.service.Matrix(session, *request));
+  });
+}
+
+grpc::ServerUnaryReactor* ControlCalls::Denials(
+    grpc::CallbackServerContext* context, const v1::DenialsRequest* request,
+    v1::DenialsReply* reply) {
+  return Run(context, reply, [this, request](Session& session, auto answer) {
+    answer(shared_.service.Denials(session, *request));
+  });
+}
+
 grpc::ServerUnaryReactor* ControlCalls::Grants(
     grpc::CallbackServerContext* context, const v1::GrantsRequest* request,
     v1::GrantsReply* reply) {

@@ -45,6 +45,12 @@ class ControlCalls final : public v1::Bpfgrant::CallbackService {
   grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context,
                                     const v1::ExplainRequest* request,
                                     v1::ExplainReply* reply) override;
+  grpc::ServerUnaryReactor* Matrix(grpc::CallbackServerContext* context,
+                                   const v1::MatrixRequest* request,
+                                   v1::MatrixReply* reply) override;
+  grpc::ServerUnaryReactor* Denials(grpc::CallbackServerContext* context,
+                                    const v1::DenialsRequest* request,
+                                    v1::DenialsReply* reply) override;
   grpc::ServerUnaryReactor* Grants(grpc::CallbackServerContext* context,
                                    const v1::GrantsRequest* request,
                                    v1::GrantsReply* reply) override;

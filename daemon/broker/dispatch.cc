@@ -153,6 +153,14 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
       Finish(request, service.Explain(session_, frame.explain()),
              &Out::mutable_explain);
       return;
+    case v1::ClientFrame::kMatrix:
+      Finish(request, service.Matrix(session_, frame.matrix()),
+             &Out::mutable_matrix);
+      return;
+    case v1::ClientFrame::kDenials:
+      Finish(request, service.Denials(session_, frame.denials()),
+             &Out::mutable_denials);
+      return;
     case v1::ClientFrame::kGrants:
       Finish(request, service.Grants(session_, frame.grants()),
              &Out::mutable_grants);

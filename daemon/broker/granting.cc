@@ -46,16 +46,9 @@ v1::GrantInfo InfoOf(const Session& session,
   info.set_session(session.id);
   info.set_uid(session.peer.subject.uid);
   info.set_pid(static_cast<uint32_t>(session.peer.pid));
-  info.set_unit(session.peer.unit);
-  info.set_label(session.peer.label);
+  info.set_unit(session.peer.unit());
+  info.set_label(session.peer.subject.label.value_or(""));
   return info;
-}
-
-// Whether nobody approves the program any more: its manifest is gone, or no key
-// that counts has signed it. Any other entry that is broken keeps its grants.
-bool IsWithdrawn(const Program* program) {
-  return program == nullptr ||
-         program->description().summary().reason() == v1::REASON_SIGNATURE;
 }
 
 }  // namespace
@@ -76,6 +69,10 @@ void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,
     Take(session, request, std::move(company), *std::move(wanted));
     return;
   }
+  const v1::Refusal refusal = RefusalOf(wanted.status());
+  if (refusal.has_verdict()) {
+    NoteVerdict(session, request.program(), refusal.verdict());
+  }
   const auto now = Remains::Clock::now();
   const auto rule = RuleToWaitFor(session, request, wanted.status());
   if (!rule.has_value() || now >= until.value_or(now + kRoomDeadline)) {
@@ -90,6 +87,7 @@ void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,
 void Granting::Take(Session& session, const v1::AcquireRequest& request,
                     Company company, Wanted wanted) {
   const v1::DescribeReply& description = wanted.program->description();
+  NoteVerdict(session, request.program(), wanted.verdict);
   Grant entry;
   entry.handles = std::move(wanted.handles);
   entry.swappable = SwappableMaps(description);
@@ -412,35 +410,6 @@ void Granting::End(uint64_t id, v1::Reason reason) {
 void Granting::EndSession(Session& session, v1::Reason reason) {
   while (!session.grants.empty()) End(*session.grants.begin(), reason);
   GiveUpSharedMaps(session, reason);
-}
-
-uint32_t Granting::SetSnapshot(std::shared_ptr<const Snapshot> snapshot) {
-  snapshot_ = std::move(snapshot);
-  uint32_t ended = 0;
-  const auto all = [](const Grant&) { return true; };
-  for (const uint64_t id : parts_.ledger.Select(all)) {
-    const Grant* grant = parts_.ledger.Find(id);
-    if (grant == nullptr) continue;
-    const Session* session = parts_.find_session(grant->info.session());
-    const Program* program = snapshot_->Find(grant->info.program());
-    if (IsWithdrawn(program)) {
-      End(id, v1::REASON_WITHDRAWN);
-      ++ended;
-      continue;
-    }
-    if (session == nullptr) continue;
-    const v1::Verdict verdict =
-        snapshot_->rules().Decide(session->peer.subject, grant->info.program());
-    const bool fd_allowed = grant->info.delivery() != v1::DELIVERY_PROGRAM ||
-                            !program->dangerous() || verdict.trusted() ||
-                            !parts_.mitigations.dangerous_program_fd;
-    if (!verdict.allowed() || !fd_allowed) {
-      End(id, v1::REASON_POLICY_CHANGED);
-      ++ended;
-    }
-  }
-  parts_.pool.SetCatalog(snapshot_);
-  return ended;
 }
 
 }  // namespace bpfgrant::broker

@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "bpfgrant/v1/messages.pb.h"
 #include "daemon/broker/audit.h"
+#include "daemon/broker/denials.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
 #include "daemon/broker/ledger.h"
@@ -62,10 +63,15 @@ class Granting {
 
   explicit Granting(Parts parts) : parts_(std::move(parts)) {}
 
-  // Catalog and policy from now on. Ends grants whose program is gone or which
-  // the policy no longer allows; returns how many.
+  // Catalog and policy from now on. Ends grants whose program is gone; returns
+  // how many. Those that the policy would not give any more go on.
   uint32_t SetSnapshot(std::shared_ptr<const Snapshot> snapshot);
   const Snapshot& snapshot() const { return *snapshot_; }
+  // The live grants that the policy in force would not give.
+  std::vector<uint64_t> NotAllowed() const;
+
+  const Denials& denials() const { return denials_; }
+  const daemon::Mitigations& mitigations() const { return parts_.mitigations; }
 
   // Takes a program for `session`. On the broker socket the fds come with the
   // answer; over gRPC (`claim_later`) the grant waits for Claim. `fds` are what
@@ -114,6 +120,9 @@ class Granting {
                                size_t fd_count, bool claim_later) const;
   absl::Status CheckQuota(const Session& session,
                           const v1::Verdict& verdict) const;
+  // Keeps in mind what was denied, and tells once what would have been.
+  void NoteVerdict(const Session& session, const std::string& program,
+                   const v1::Verdict& verdict);
   // The rule whose quota is used up, in part by what has ended, if that is what
   // `refusal` is about.
   std::optional<std::string> RuleToWaitFor(const Session& session,
@@ -183,6 +192,7 @@ class Granting {
   void CountWaiting(uint64_t session, uid_t uid, int change);
 
   Parts parts_;
+  Denials denials_;
   absl::flat_hash_map<uid_t, size_t> waiting_of_user_;
   std::shared_ptr<const Snapshot> snapshot_ = std::make_shared<Snapshot>();
 };

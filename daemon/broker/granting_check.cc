@@ -12,6 +12,7 @@
 #include "policy/policy.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
+#include "spdlog/spdlog.h"
 
 namespace bpfgrant::broker {
 namespace {
@@ -170,6 +171,22 @@ absl::Status Granting::CheckQuota(const Session& session,
                                " grants, the most for one session"));
   }
   return absl::OkStatus();
+}
+
+void Granting::NoteVerdict(const Session& session, const std::string& program,
+                           const v1::Verdict& verdict) {
+  const bool denied = verdict.reason() == v1::REASON_DENIED_BY_RULE ||
+                      verdict.reason() == v1::REASON_DENIED_BY_DEFAULT;
+  const bool observed = verdict.allowed() && !verdict.observed_rule().empty();
+  if (!denied && !observed) return;
+  const policy::Subject& subject = session.peer.subject;
+  const bool is_new = denials_.Add(subject, program, verdict, UnixMs());
+  if (observed && is_new) {
+    spdlog::warn("uid {} (pid {}) got '{}', which rule '{}' ({}:{}) would deny",
+                 subject.uid, session.peer.pid, program,
+                 verdict.observed_rule(), verdict.observed_file(),
+                 verdict.observed_line());
+  }
 }
 
 bool Granting::IsBusy(const Session& session) const {

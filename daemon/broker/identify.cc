@@ -3,14 +3,21 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <systemd/sd-login.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/broker/location.h"
 #include "proto/refusal/refusal.h"
 
 #ifndef SO_PEERPIDFD
@@ -19,6 +26,10 @@
 
 namespace bpfgrant::broker {
 namespace {
+
+// To read /proc/PID/exe of another user takes CAP_SYS_PTRACE.
+constexpr char kNoExecutable[] =
+    "bpfgrantd has no right to see what others execute";
 
 absl::Status Unnamed(absl::string_view what, int error) {
   // Our own shortage is no fault of the peer's.
@@ -70,25 +81,36 @@ absl::Status OpenPidfd(int socket, IdentifyBy how, Peer& peer) {
   return absl::OkStatus();
 }
 
-std::string ReadLabel(int socket) {
+// Empty: it has none, or there is no security module that has labels. nullopt:
+// the kernel did not say.
+std::optional<std::string> ReadLabel(int socket) {
   std::string label(256, '\0');
-  socklen_t length = static_cast<socklen_t>(label.size());
-  if (getsockopt(socket, SOL_SOCKET, SO_PEERSEC, label.data(), &length) < 0) {
-    return "";
+  for (;;) {
+    socklen_t length = static_cast<socklen_t>(label.size());
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERSEC, label.data(), &length) ==
+        0) {
+      label.resize(std::min<size_t>(length, label.size()));
+      while (!label.empty() && label.back() == '\0') label.pop_back();
+      return label;
+    }
+    if (errno == ENOPROTOOPT) return "";
+    // ERANGE says how much room it takes.
+    if (errno != ERANGE || length <= label.size()) return std::nullopt;
+    label.resize(length);
   }
-  label.resize(length);
-  while (!label.empty() && label.back() == '\0') label.pop_back();
-  return label;
 }
 
-std::string ReadUnit(const Peer& peer) {
-  char* unit = nullptr;
-  if (sd_pid_get_unit(peer.pid, &unit) < 0) return "";
-  std::string name = unit;
-  std::free(unit);
-  // The pid was still this process's when its cgroup was read only if the
-  // process is alive now.
-  return IsAlive(peer.pidfd) ? name : "";
+// The numbers behind `name` in /proc/PID/status.
+std::vector<uint32_t> Numbers(const std::string& status,
+                              std::string_view name) {
+  std::istringstream lines(status);
+  std::vector<uint32_t> numbers;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(name)) continue;
+    std::istringstream words(line.substr(name.size()));
+    for (uint32_t number; words >> number;) numbers.push_back(number);
+  }
+  return numbers;
 }
 
 }  // namespace
@@ -104,7 +126,8 @@ absl::StatusOr<uid_t> PeerUid(int socket) {
   return credentials->uid;
 }
 
-absl::StatusOr<Peer> Identify(int socket, IdentifyBy how) {
+absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
+                              const daemon::Mitigations& mitigations) {
   const absl::StatusOr<ucred> credentials = PeerCredentials(socket);
   if (!credentials.ok()) return credentials.status();
   // A pid of 0 is a process that this pid namespace has no number for; ids of
@@ -126,9 +149,36 @@ absl::StatusOr<Peer> Identify(int socket, IdentifyBy how) {
   if (absl::Status status = OpenPidfd(socket, how, peer); !status.ok()) {
     return status;
   }
-  peer.label = ReadLabel(socket);
-  peer.unit = ReadUnit(peer);
+  peer.subject.label = ReadLabel(socket);
+  peer.subject.executable.unknown = kNoExecutable;
+  peer.subject.location = ReadLocation(peer.pid, mitigations);
+  // The pid was still this process's when its cgroup was read only if the
+  // process is alive now.
+  if (!IsAlive(peer.pidfd)) peer.subject.location.reset();
   return peer;
+}
+
+absl::StatusOr<policy::Subject> IdentifyProcess(
+    pid_t pid, const daemon::Mitigations& mitigations) {
+  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
+  const std::string status(std::istreambuf_iterator<char>(file), {});
+  // Real, effective, saved, and that of file accesses.
+  const std::vector<uint32_t> uids = Numbers(status, "Uid:");
+  const std::vector<uint32_t> gids = Numbers(status, "Gid:");
+  policy::Subject subject;
+  subject.location = ReadLocation(pid, mitigations);
+  if (!pidfd.valid() || !IsAlive(pidfd) || uids.size() != 4 ||
+      gids.size() != 4) {
+    return Refuse(
+        v1::REASON_INVALID_ARGUMENT,
+        absl::StrCat("there is no process ", pid, " that bpfgrantd can see"));
+  }
+  subject.uid = uids[1];
+  subject.gid = gids[1];
+  subject.groups = Numbers(status, "Groups:");
+  subject.executable.unknown = kNoExecutable;
+  return subject;
 }
 
 }  // namespace bpfgrant::broker

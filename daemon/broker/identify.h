@@ -11,21 +11,27 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/mitigations.h"
 #include "policy/policy.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::broker {
 
 struct Peer {
-  policy::Subject subject;  // uid, gid and all groups at connect(2)
+  // User and groups at connect(2); where it runs and its label when it was
+  // accepted.
+  policy::Subject subject;
   pid_t pid = 0;
   // Refers to the process that connected, never to a later owner of its pid.
   UniqueFd pidfd;
   // The pidfd was opened by number: whether it is the connecting process has to
   // be shown by a nonce that comes back with its credentials.
   bool needs_nonce = false;
-  std::string label;  // security label (SO_PEERSEC); empty without an LSM
-  std::string unit;   // systemd unit at connect(2); empty: none
+
+  // Its systemd unit; empty: none, or not known.
+  std::string unit() const {
+    return subject.location.has_value() ? subject.location->unit : "";
+  }
 };
 
 enum class IdentifyBy {
@@ -36,7 +42,14 @@ enum class IdentifyBy {
 // Asks the kernel about the peer of `socket`. REASON_PEER_UNNAMED if any of
 // uid, gid, groups and pidfd cannot be told: the peer is in a pid namespace
 // that this one does not see, or is dead already.
-absl::StatusOr<Peer> Identify(int socket, IdentifyBy how);
+absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
+                              const daemon::Mitigations& mitigations);
+
+// The same of a live process, whoever started it and whether or not it has a
+// connection; its label is not known. REASON_INVALID_ARGUMENT: there is none,
+// or /proc does not show it.
+absl::StatusOr<policy::Subject> IdentifyProcess(
+    pid_t pid, const daemon::Mitigations& mitigations);
 
 // Whether the process of `pidfd` has not exited yet.
 bool IsAlive(const UniqueFd& pidfd);

@@ -15,13 +15,6 @@ namespace {
 constexpr int kMaxUnavailableTold = 64;
 constexpr size_t kMaxUnavailableBytes = 512;  // of each
 
-absl::Status CheckAdministrator(const Session& session) {
-  if (session.administrator) return absl::OkStatus();
-  return Refuse(v1::REASON_NOT_ADMINISTRATOR,
-                absl::StrCat("uid ", session.peer.subject.uid,
-                             " is not an administrator of this daemon"));
-}
-
 absl::StatusOr<std::function<bool(const Grant&)>> Matcher(
     const v1::RevokeRequest& request) {
   using Match = std::function<bool(const Grant&)>;
@@ -80,6 +73,28 @@ v1::ReloadReply Summarize(const Snapshot& snapshot) {
   reply.set_programs(available);
   reply.set_rules(static_cast<uint32_t>(snapshot.rules().size()));
   return reply;
+}
+
+void WarnOf(const v1::ReloadReply& summary, const policy::Rules& rules) {
+  for (const std::string& line : summary.unavailable()) {
+    spdlog::warn("unavailable: {}", line);
+  }
+  for (const policy::Rule& rule : rules.rules()) {
+    const daemon::CompiledRule& source = rule.source();
+    if (source.executable().empty()) continue;
+    spdlog::warn(
+        "rule '{}' ({}:{}) names an executable, which is not known of any "
+        "process: it {}",
+        source.name(), source.file(), source.line(),
+        source.deny() ? "denies whomever else it names" : "allows nobody");
+  }
+}
+
+absl::Status Service::CheckAdministrator(const Session& session) {
+  if (session.administrator) return absl::OkStatus();
+  return Refuse(v1::REASON_NOT_ADMINISTRATOR,
+                absl::StrCat("uid ", session.peer.subject.uid,
+                             " is not an administrator of this daemon"));
 }
 
 void Service::CountRefusal(v1::Reason reason) {
@@ -188,13 +203,15 @@ void Service::Stop() {
   parts_.rotations.Stop();
 }
 
-void Service::Reload(Session& session, const v1::ReloadRequest&,
+void Service::Reload(Session& session, const v1::ReloadRequest& request,
                      Answer<v1::ReloadReply> answer) {
   if (absl::Status status = CheckAdministrator(session); !status.ok()) {
     answer(status);
     return;
   }
-  spdlog::info("uid {} asks for a reload", session.peer.subject.uid);
+  spdlog::info("uid {} asks for a reload{}", session.peer.subject.uid,
+               request.enforce() ? " and enforces the policy" : "");
+  enforce_next_ |= request.enforce();
   Reload(std::move(answer));
 }
 
@@ -205,6 +222,7 @@ void Service::Reload(Answer<v1::ReloadReply> answer) {
 
 void Service::StartReload() {
   reloading_ = std::exchange(reload_next_, {});
+  enforcing_ = std::exchange(enforce_next_, false);
   parts_.on_reload(true);
   daemon::LoaderRequest request;
   request.mutable_reload();
@@ -226,7 +244,32 @@ absl::StatusOr<v1::ReloadReply> Service::TakeSnapshot(
   parts_.audit.CatalogLoaded(**snapshot);
   v1::ReloadReply summary = broker::Summarize(**snapshot);
   summary.set_revoked(ended);
+  EnforceOrTell(summary);
   return summary;
+}
+
+void Service::EnforceOrTell(v1::ReloadReply& reply) {
+  const std::vector<uint64_t> ids = parts_.granting.NotAllowed();
+  if (ids.empty()) return;
+  if (enforcing_) {
+    for (const uint64_t id : ids) {
+      parts_.granting.End(id, v1::REASON_POLICY_CHANGED);
+    }
+    reply.set_revoked(reply.revoked() + static_cast<uint32_t>(ids.size()));
+    return;
+  }
+  spdlog::warn(
+      "{} live grants would not be given any more; `bpfgrantctl reload "
+      "--enforce` ends them",
+      ids.size());
+  size_t bytes = 0;
+  for (const uint64_t id : ids) {
+    const v1::GrantInfo& info = parts_.ledger.Find(id)->info;
+    bytes += info.ByteSizeLong();
+    // The rest is in the next reply, when these have ended.
+    if (bytes > kListReplyBytes / 2) break;
+    *reply.add_not_allowed() = info;
+  }
 }
 
 void Service::FinishReload(absl::StatusOr<v1::ReloadReply> reply) {
@@ -236,9 +279,7 @@ void Service::FinishReload(absl::StatusOr<v1::ReloadReply> reply) {
     last_reload_ = "ok";
     spdlog::info("reloaded: {} programs, {} unavailable, {} rules",
                  reply->programs(), reply->unavailable_size(), reply->rules());
-    for (const std::string& line : reply->unavailable()) {
-      spdlog::warn("unavailable: {}", line);
-    }
+    WarnOf(*reply, parts_.granting.snapshot().rules());
   } else {
     last_reload_ = std::string(reply.status().message());
     spdlog::error("reload rejected, the catalog and policy in force stay: {}",

@@ -15,6 +15,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "bpfgrant/v1/denials.pb.h"
 #include "bpfgrant/v1/messages.pb.h"
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
@@ -67,6 +68,10 @@ class Service {
       const Session& session, const v1::DescribeRequest& request) const;
   absl::StatusOr<v1::ExplainReply> Explain(
       const Session& session, const v1::ExplainRequest& request) const;
+  absl::StatusOr<v1::MatrixReply> Matrix(
+      const Session& session, const v1::MatrixRequest& request) const;
+  absl::StatusOr<v1::DenialsReply> Denials(
+      const Session& session, const v1::DenialsRequest& request) const;
   absl::StatusOr<v1::GrantsReply> Grants(
       const Session& session, const v1::GrantsRequest& request) const;
   absl::StatusOr<v1::StatusReply> Status(
@@ -77,7 +82,7 @@ class Service {
               Answer<v1::RevokeReply> answer);
   void Reload(Session& session, const v1::ReloadRequest& request,
               Answer<v1::ReloadReply> answer);
-  // The same on the administrator's signal.
+  // The same on the administrator's signal, which enforces nothing.
   void Reload(Answer<v1::ReloadReply> answer);
 
   // `sink` gets what the loop of a grant does, until EndTrace or, at last, the
@@ -103,12 +108,23 @@ class Service {
   };
   void FinishRevocation(uint64_t id, bool running);
 
+  static absl::Status CheckAdministrator(const Session& session);
+
+  // Whom an Explain is about.
+  absl::StatusOr<policy::Subject> SubjectOf(
+      const Session& session, const v1::ExplainRequest& request) const;
+  // What an Explain says beyond the verdict: quota, delivery. `program` is
+  // nullptr if there is none.
+  void ExplainAllowed(const policy::Subject& subject, const Program* program,
+                      v1::ExplainReply& reply) const;
   v1::ProgramSummary Summarize(const Program& program,
                                const policy::Subject& subject) const;
   void StartReload();
   void FinishReload(absl::StatusOr<v1::ReloadReply> reply);
   absl::StatusOr<v1::ReloadReply> TakeSnapshot(
       absl::StatusOr<LoaderClient::Reply> reply);
+  // Ends what the policy in force would not give, or tells it.
+  void EnforceOrTell(v1::ReloadReply& reply);
 
   Parts parts_;
   std::array<uint64_t, v1::Reason_ARRAYSIZE> refused_{};
@@ -120,10 +136,17 @@ class Service {
   // has to begin again.
   std::vector<Answer<v1::ReloadReply>> reloading_;
   std::vector<Answer<v1::ReloadReply>> reload_next_;
+  // Whether one of them wants the policy enforced on what is granted already.
+  bool enforcing_ = false;
+  bool enforce_next_ = false;
 };
 
 // Catalog and policy in words: how many programs, how many unavailable and why.
 v1::ReloadReply Summarize(const Snapshot& snapshot);
+
+// Logs what of them is not as its author will have meant it: programs that are
+// not available, rules that hang on what is never known.
+void WarnOf(const v1::ReloadReply& summary, const policy::Rules& rules);
 
 }  // namespace bpfgrant::broker
 

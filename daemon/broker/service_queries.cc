@@ -1,4 +1,5 @@
-// The calls that change nothing: List, Describe, Explain, Grants, Status.
+// The calls that change nothing: List, Describe, Grants, Status. Those about
+// the policy are in service_policy.cc.
 
 #include <string>
 
@@ -19,33 +20,6 @@ absl::Status NoSuchProgram(const std::string& name) {
   return Refuse(v1::REASON_UNKNOWN_PROGRAM,
                 absl::StrCat("no program '", name.substr(0, kMaxNameBytes),
                              "' that you may have"));
-}
-
-policy::Subject ToSubject(const v1::Subject& subject) {
-  return {subject.uid(),
-          subject.gid(),
-          {subject.group().begin(), subject.group().end()}};
-}
-
-// A delivery that was chosen, and on what grounds.
-std::string WhatAndWhy(v1::Delivery delivery, const Program& program) {
-  const v1::ProgramDescription& detail = program.description().detail();
-  switch (delivery) {
-    case v1::DELIVERY_PROGRAM:
-      return program.dangerous() ? "PROGRAM: the rule trusts the caller"
-                                 : "PROGRAM: the fd is harmless on this kernel";
-    case v1::DELIVERY_RING:
-      return "RING: attached to the client's own ring, restricted before";
-    case v1::DELIVERY_PROCESS:
-      return "PROCESS: attached once for the machine, serves the client's "
-             "process";
-    default:
-      return absl::StrCat(
-          "ATTACH to a ",
-          detail.target() == v1::TARGET_TUN ? "tun device: " : "socket: ",
-          program.dangerous() ? detail.fd_danger()
-                              : "the manifest lists nothing else");
-  }
 }
 
 }  // namespace
@@ -90,55 +64,6 @@ absl::StatusOr<v1::DescribeReply> Service::Describe(
   if (!MaySee(session, reply.summary().verdict())) {
     return NoSuchProgram(request.program());
   }
-  return reply;
-}
-
-absl::StatusOr<v1::ExplainReply> Service::Explain(
-    const Session& session, const v1::ExplainRequest& request) const {
-  policy::Subject subject = session.peer.subject;
-  if (request.has_subject()) {
-    // What callers say of their own groups is not what the kernel says.
-    if (!session.administrator) {
-      return Refuse(v1::REASON_NOT_ADMINISTRATOR,
-                    "only an administrator may name who it is about; without "
-                    "that it is about the caller");
-    }
-    subject = ToSubject(request.subject());
-  }
-  if (request.program().empty() || request.program().size() > kMaxNameBytes) {
-    return Refuse(v1::REASON_INVALID_ARGUMENT, "name one program");
-  }
-  const Granting& granting = parts_.granting;
-  v1::ExplainReply reply;
-  v1::Verdict& verdict = *reply.mutable_verdict();
-  verdict = granting.snapshot().rules().Decide(subject, request.program());
-  const std::string who = absl::StrCat(
-      "uid ", subject.uid, verdict.allowed() ? " may" : " may not", " have '",
-      request.program(), "': ", policy::DescribeVerdict(verdict));
-  reply.set_sentence(who);
-  const Program* program = granting.snapshot().Find(request.program());
-  if (!verdict.allowed()) return reply;
-  reply.set_in_use(parts_.ledger.InUse(verdict.rule(), subject.uid));
-  absl::StrAppend(reply.mutable_sentence(), "; ", reply.in_use(), " of ",
-                  verdict.quota(), " grants in use");
-  if (const uint32_t retired =
-          parts_.ledger.RetiredOf(verdict.rule(), subject.uid);
-      retired > 0) {
-    absl::StrAppend(reply.mutable_sentence(), ", ", retired,
-                    " of which have ended and are still held");
-  }
-  if (program == nullptr || !program->available()) {
-    absl::StrAppend(reply.mutable_sentence(),
-                    program == nullptr ? "; but no such program is approved"
-                                       : "; but it was refused at admission");
-    return reply;
-  }
-  reply.set_available(true);
-  const auto delivery =
-      granting.ChooseDelivery(*program, verdict, v1::DELIVERY_ANY);
-  reply.set_delivery(delivery.ok() ? WhatAndWhy(*delivery, *program)
-                                   : std::string(delivery.status().message()));
-  absl::StrAppend(reply.mutable_sentence(), "; ", reply.delivery());
   return reply;
 }
 

@@ -113,6 +113,9 @@ TEST_F(BpfgrantctlTest, CompletionKnowsVerbsOptionsAndPrograms) {
   };
   EXPECT_EQ(complete({"re"}), "revoke reload\n");
   EXPECT_EQ(complete({"revoke", "--un"}), "--unit\n");
+  EXPECT_EQ(complete({"explain", "--m"}), "--matrix\n");
+  EXPECT_EQ(complete({"reload", "--e"}), "--enforce\n");
+  EXPECT_EQ(complete({"su"}), "suggest\n");
   EXPECT_EQ(complete({"describe", ""}), "packet_sampler reuseport_steer\n");
   EXPECT_EQ(complete({"revoke", "--program", "p"}), "packet_sampler\n");
   EXPECT_EQ(complete({"--color", "=", "ne"}), "never\n");
@@ -138,7 +141,8 @@ TEST(BpfgrantctlUsageTest, WithoutADaemonItIsUnreachable) {
   for (const Words& words :
        {Words{"list"}, Words{"describe", "x"}, Words{"header", "x"},
         Words{"explain", "x"}, Words{"grants"}, Words{"watch"},
-        Words{"revoke", "--all"}, Words{"reload"}, Words{"status"}}) {
+        Words{"revoke", "--all"}, Words{"reload"}, Words{"suggest"},
+        Words{"explain", "--matrix"}, Words{"status"}}) {
     Words all = {"--json", "--socket", socket};
     all.insert(all.end(), words.begin(), words.end());
     const Outcome outcome = RunUnprivileged(Tool(), all);
@@ -155,16 +159,28 @@ TEST(BpfgrantctlUsageTest, WithoutADaemonItIsUnreachable) {
 
 TEST(BpfgrantctlUsageTest, WrongUsageIsToldBeforeAnythingIsDone) {
   for (const Words& words :
-       {Words{}, Words{"bogus"}, Words{"list", "x"}, Words{"describe"},
-        Words{"revoke"}, Words{"revoke", "--all", "--uid", "0"},
+       {Words{},
+        Words{"bogus"},
+        Words{"list", "x"},
+        Words{"describe"},
+        Words{"revoke"},
+        Words{"revoke", "--all", "--uid", "0"},
         Words{"revoke", "--grant", "1", "--program", "x"},
-        Words{"revoke", "--unit", ""}, Words{"revoke", "--digest", "abc"},
+        Words{"revoke", "--unit", ""},
+        Words{"revoke", "--digest", "abc"},
         Words{"revoke", "--user", "no-such-user"},
-        Words{"revoke", "--uid", "-1"}, Words{"watch", "--count", "0"},
+        Words{"revoke", "--uid", "-1"},
+        Words{"watch", "--count", "0"},
+        Words{"explain"},
+        Words{"explain", "x", "--matrix"},
+        Words{"explain", "x", "--unit", "a.service"},
+        Words{"explain", "x", "--pid", "1", "--uid", "0", "--gid", "0"},
+        Words{"explain", "x", "--pid", "1", "--label", "l"},
         Words{"explain", "x", "--uid", "3"},
         Words{"explain", "x", "--user", ""},
         Words{"explain", "x", "--user", "root", "--uid", "0"},
-        Words{"list", "--color", "blue"}, Words{"list", "--timeout", "0"},
+        Words{"list", "--color", "blue"},
+        Words{"list", "--timeout", "0"},
         Words{"list", "--socket", ""}}) {
     const Outcome outcome = RunUnprivileged(Tool(), words);
     EXPECT_EQ(outcome.exit_code, kUsage)

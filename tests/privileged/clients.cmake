@@ -42,6 +42,10 @@ bpfgrant_add_test(privileged_signature LABEL privileged
   SOURCES signature_test.cc
   LIBRARIES bpfgrant_catalog bpfgrant_client_harness)
 
+bpfgrant_add_test(privileged_unit LABEL privileged
+  SOURCES cgroup_tree.cc unit_test.cc
+  LIBRARIES bpfgrant_client_harness)
+
 target_compile_definitions(privileged_enroll PRIVATE
   LATENCIES_PATH="$<TARGET_FILE:bpfgrant_latencies>")
 add_dependencies(privileged_enroll bpfgrant_latencies)

@@ -149,13 +149,20 @@ TEST_F(DaemonProcessesTest, AWithdrawnProgramEndsItsGrants) {
   EXPECT_EQ(client_->Ask("ended 1"), "ok live");
 }
 
-TEST_F(DaemonProcessesTest, APolicyThatForbidsEndsGrants) {
+TEST_F(DaemonProcessesTest, APolicyThatForbidsEndsGrantsOnceEnforced) {
   ASSERT_NO_FATAL_FAILURE(StartWithClient());
   daemon().WritePolicy(
       "rule { name: \"not-nobody\" effect: DENY user: \"65534\" "
       "program: \"packet_sampler\" }",
       "deny.policy");
-  const auto reply = administrator().Reload();
+  ASSERT_TRUE(daemon().Reload().ok());
+  EXPECT_EQ(client_->Ask("traffic 0 10 0"), "ok 10 10");
+  const auto told = administrator().Reload();
+  ASSERT_TRUE(told.ok()) << told.status();
+  EXPECT_EQ(told->revoked(), 0u);
+  ASSERT_EQ(told->not_allowed_size(), 1);
+  EXPECT_EQ(told->not_allowed(0).grant(), acquired_.grant);
+  const auto reply = administrator().Reload(/*enforce=*/true);
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->revoked(), 1u);
   ExpectClosed("policy-changed");

@@ -59,17 +59,74 @@ TEST_F(ReloadTest, WithdrawnProgramEndsItsGrantsOnly) {
   EXPECT_TRUE(keeps.Acquire("tap").frame.has_acquire());
 }
 
-TEST_F(ReloadTest, ChangedPolicyEndsWhatItForbids) {
-  Start();
+// What the new policy would not give goes on and is told, until somebody asks
+// for it to be enforced; and then nothing else ends.
+TEST_F(ReloadTest, WhatTheNewPolicyWouldNotGiveGoesOnUntilItIsEnforced) {
+  BrokerSetup setup;
+  setup.administrator_group = Ordinary().gid;
+  Start(std::move(setup));
   RawPeer peer = Open();
+  RawPeer administrator = Open();
   const uint64_t grant = peer.Acquire().frame.acquire().grant();
   ASSERT_TRUE(peer.Acquire("tap").frame.has_acquire());
-  EXPECT_EQ(
-      broker().Replace(Catalog({Sampler("1"), Tap()}, {Allow("tap", 100)})),
-      1u);
-  ExpectToldOfEnd(peer, grant, v1::REASON_POLICY_CHANGED);
+  broker().Ask([](Parts& parts) {
+    parts.scripted.next = Catalog({Sampler("1"), Tap()}, {Allow("tap", 100)});
+  });
+  const v1::ReloadReply told = administrator.Call(ReloadFrame()).frame.reload();
+  EXPECT_EQ(told.revoked(), 0u);
+  ASSERT_EQ(told.not_allowed_size(), 1);
+  EXPECT_EQ(told.not_allowed(0).grant(), grant);
+  EXPECT_EQ(broker().OpenGates(), 2u);
   EXPECT_EQ(peer.Acquire().reason(), v1::REASON_DENIED_BY_DEFAULT);
+
+  v1::ClientFrame enforce = ReloadFrame();
+  enforce.mutable_reload()->set_enforce(true);
+  const v1::ReloadReply ended = administrator.Call(enforce).frame.reload();
+  EXPECT_EQ(ended.revoked(), 1u);
+  EXPECT_EQ(ended.not_allowed_size(), 0);
+  ExpectToldOfEnd(peer, grant, v1::REASON_POLICY_CHANGED);
   EXPECT_EQ(broker().OpenGates(), 1u);
+}
+
+// A reload that is rejected enforces nothing, and the one after it nothing
+// that it was not asked for.
+TEST_F(ReloadTest, ARejectedReloadLeavesNothingToEnforce) {
+  BrokerSetup setup;
+  setup.administrator_group = Ordinary().gid;
+  Start(std::move(setup));
+  RawPeer peer = Open();
+  RawPeer administrator = Open();
+  ASSERT_TRUE(peer.Acquire().frame.has_acquire());
+  broker().Ask([](Parts& parts) {
+    parts.scripted.next = Catalog({Sampler("1")}, {});
+    parts.scripted.reload = Mode::kRefuse;
+  });
+  v1::ClientFrame enforce = ReloadFrame();
+  enforce.mutable_reload()->set_enforce(true);
+  EXPECT_EQ(administrator.Call(enforce).reason(), v1::REASON_RELOAD_REJECTED);
+  broker().Ask([](Parts& parts) { parts.scripted.reload = Mode::kAnswer; });
+  const v1::ReloadReply told = administrator.Call(ReloadFrame()).frame.reload();
+  EXPECT_EQ(told.revoked(), 0u);
+  EXPECT_EQ(told.not_allowed_size(), 1);
+  EXPECT_EQ(broker().OpenGates(), 1u);
+}
+
+TEST_F(ReloadTest, ManyThatAreNotAllowedStayWithinAFrame) {
+  BrokerSetup setup;
+  setup.administrator_group = Ordinary().gid;
+  setup.grants_per_session = 2000;
+  Start(std::move(setup));
+  RawPeer peer = Open();
+  for (int i = 0; i < 1000; ++i) {
+    ASSERT_TRUE(peer.Acquire("tap").frame.has_acquire());
+  }
+  broker().Ask([](Parts& parts) {
+    parts.scripted.next = Catalog({Sampler("1"), Tap()}, {});
+  });
+  RawPeer administrator = Open();
+  const v1::ServerFrame frame = administrator.Call(ReloadFrame()).frame;
+  EXPECT_LE(frame.ByteSizeLong(), kMaxFrameBytes);
+  EXPECT_GT(frame.reload().not_allowed_size(), 10);
 }
 
 TEST_F(ReloadTest, ReplacedProgramLeavesGrantsAndIsGrantedAnew) {

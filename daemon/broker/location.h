@@ -1,0 +1,32 @@
+// Where a process runs: its cgroup, and the system manager's unit and slices
+// that this cgroup is in.
+
+#ifndef DAEMON_BROKER_LOCATION_H_
+#define DAEMON_BROKER_LOCATION_H_
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "daemon/mitigations.h"
+#include "policy/cgroup.h"
+
+namespace bpfgrant::broker {
+
+// Of the process that has `pid` now; that it is the one meant is the caller's
+// to check, afterwards. nullopt: not known, because /proc does not show it
+// (hidepid=) or there is no cgroup v2.
+std::optional<policy::Location> ReadLocation(
+    pid_t pid, const daemon::Mitigations& mitigations);
+
+// What `cgroup` means in the hierarchy that is mounted at `root`. A unit or
+// slice counts only if every directory above it is root's and nobody else can
+// write it: else anybody may have made a directory of that name.
+policy::Location LocateBelow(const std::string& root, std::string_view cgroup,
+                             const daemon::Mitigations& mitigations);
+
+}  // namespace bpfgrant::broker
+
+#endif  // DAEMON_BROKER_LOCATION_H_

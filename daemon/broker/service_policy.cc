@@ -1,0 +1,168 @@
+// The calls about the policy: Explain, Matrix, Denials.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/broker/identify.h"
+#include "daemon/broker/service.h"
+#include "daemon/broker/subject.h"
+#include "policy/policy.h"
+#include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
+
+namespace bpfgrant::broker {
+namespace {
+
+// A delivery that was chosen, and on what grounds.
+std::string WhatAndWhy(v1::Delivery delivery, const Program& program) {
+  const v1::ProgramDescription& detail = program.description().detail();
+  switch (delivery) {
+    case v1::DELIVERY_PROGRAM:
+      return program.dangerous() ? "PROGRAM: the rule trusts the caller"
+                                 : "PROGRAM: the fd is harmless on this kernel";
+    case v1::DELIVERY_RING:
+      return "RING: attached to the client's own ring, restricted before";
+    case v1::DELIVERY_PROCESS:
+      return "PROCESS: attached once for the machine, serves the client's "
+             "process";
+    default:
+      return absl::StrCat(
+          "ATTACH to a ",
+          detail.target() == v1::TARGET_TUN ? "tun device: " : "socket: ",
+          program.dangerous() ? detail.fd_danger()
+                              : "the manifest lists nothing else");
+  }
+}
+
+std::string Observed(const v1::Verdict& verdict) {
+  if (verdict.observed_rule().empty()) return "";
+  return absl::StrCat("; rule '", verdict.observed_rule(), "' (",
+                      verdict.observed_file(), ":", verdict.observed_line(),
+                      ") observes and would deny it");
+}
+
+// Adds the rules that were asked, as many as a frame has room for: those that
+// decide come first.
+void AddConsulted(std::vector<v1::ConsultedRule> consulted,
+                  v1::ExplainReply& reply) {
+  size_t bytes = 0;
+  for (v1::ConsultedRule& rule : consulted) {
+    bytes += rule.ByteSizeLong();
+    if (bytes > kListReplyBytes) return;
+    *reply.add_consulted() = std::move(rule);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<policy::Subject> Service::SubjectOf(
+    const Session& session, const v1::ExplainRequest& request) const {
+  if (!request.has_subject() && !request.has_pid()) {
+    return session.peer.subject;
+  }
+  // What callers say of their own groups is not what the kernel says.
+  if (!session.administrator) {
+    return Refuse(v1::REASON_NOT_ADMINISTRATOR,
+                  "only an administrator may name who it is about; without "
+                  "that it is about the caller");
+  }
+  if (request.has_subject() && request.has_pid()) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT,
+                  "name a process or somebody made up, not both");
+  }
+  if (request.has_subject()) return FromMessage(request.subject());
+  return IdentifyProcess(static_cast<pid_t>(request.pid()),
+                         parts_.granting.mitigations());
+}
+
+void Service::ExplainAllowed(const policy::Subject& subject,
+                             const Program* program,
+                             v1::ExplainReply& reply) const {
+  const v1::Verdict& verdict = reply.verdict();
+  std::string& sentence = *reply.mutable_sentence();
+  reply.set_in_use(parts_.ledger.InUse(verdict.rule(), subject.uid));
+  absl::StrAppend(&sentence, "; ", reply.in_use(), " of ", verdict.quota(),
+                  " grants in use");
+  if (const uint32_t retired =
+          parts_.ledger.RetiredOf(verdict.rule(), subject.uid);
+      retired > 0) {
+    absl::StrAppend(&sentence, ", ", retired,
+                    " of which have ended and are still held");
+  }
+  absl::StrAppend(&sentence, Observed(verdict));
+  if (program == nullptr || !program->available()) {
+    absl::StrAppend(&sentence, program == nullptr
+                                   ? "; but no such program is approved"
+                                   : "; but it was refused at admission");
+    return;
+  }
+  reply.set_available(true);
+  const auto delivery =
+      parts_.granting.ChooseDelivery(*program, verdict, v1::DELIVERY_ANY);
+  reply.set_delivery(delivery.ok() ? WhatAndWhy(*delivery, *program)
+                                   : std::string(delivery.status().message()));
+  absl::StrAppend(&sentence, "; ", reply.delivery());
+}
+
+absl::StatusOr<v1::ExplainReply> Service::Explain(
+    const Session& session, const v1::ExplainRequest& request) const {
+  const absl::StatusOr<policy::Subject> subject = SubjectOf(session, request);
+  if (!subject.ok()) return subject.status();
+  if (request.program().empty() || request.program().size() > kMaxNameBytes) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT, "name one program");
+  }
+  const Snapshot& snapshot = parts_.granting.snapshot();
+  v1::ExplainReply reply;
+  *reply.mutable_verdict() =
+      snapshot.rules().Decide(*subject, request.program());
+  const bool allowed = reply.verdict().allowed();
+  reply.set_sentence(absl::StrCat(
+      "uid ", subject->uid, allowed ? " may" : " may not", " have '",
+      request.program(), "': ", policy::DescribeVerdict(reply.verdict())));
+  if (allowed) {
+    ExplainAllowed(*subject, snapshot.Find(request.program()), reply);
+  }
+  *reply.mutable_subject() = ToMessage(*subject);
+  // Rules are about others, too.
+  if (session.administrator) {
+    AddConsulted(snapshot.rules().Consult(*subject, request.program()), reply);
+  }
+  return reply;
+}
+
+absl::StatusOr<v1::MatrixReply> Service::Matrix(
+    const Session& session, const v1::MatrixRequest& request) const {
+  if (absl::Status status = CheckAdministrator(session); !status.ok()) {
+    return status;
+  }
+  const Snapshot& snapshot = parts_.granting.snapshot();
+  std::vector<std::string> programs;
+  for (const auto& [name, program] : snapshot.programs()) {
+    programs.push_back(name);
+  }
+  return snapshot.rules().Matrix(programs, request.after(), kListReplyBytes);
+}
+
+absl::StatusOr<v1::DenialsReply> Service::Denials(
+    const Session& session, const v1::DenialsRequest& request) const {
+  if (absl::Status status = CheckAdministrator(session); !status.ok()) {
+    return status;
+  }
+  v1::DenialsReply reply;
+  size_t bytes = 0;
+  parts_.granting.denials().ForEach(
+      request.after(), [&](const v1::Denial& denial) {
+        bytes += denial.ByteSizeLong();
+        if (bytes > kListReplyBytes && reply.denial_size() > 0) {
+          reply.set_next(reply.denial(reply.denial_size() - 1).id());
+          return false;
+        }
+        *reply.add_denial() = denial;
+        return true;
+      });
+  return reply;
+}
+
+}  // namespace bpfgrant::broker
