@@ -103,6 +103,13 @@ std::string LicenseOf(std::string_view bytes) {
   return LineOf(section->data.substr(0, section->data.find('\0')));
 }
 
+// libbpf puts the object's name before those of some sections.
+std::string NameOf(const v1::InspectedMap& map) {
+  const std::string& name = map.name();
+  return map.section() ? name.substr(std::min(name.find('.'), name.size()))
+                       : name;
+}
+
 class Inspector {
  public:
   Inspector(std::string_view bytes, const bpf_object* object)
@@ -210,12 +217,7 @@ class Inspector {
   void AddMap(const bpf_map* map) {
     v1::InspectedMap& found = *result_.add_map();
     Describe(map, found);
-    // Only a section has several names: libbpf's begins with the object's.
-    const std::string name =
-        found.section() && !found.name().starts_with('.')
-            ? found.name().substr(
-                  std::min(found.name().find('.'), found.name().size()))
-            : found.name();
+    const std::string name = NameOf(found);
     found.set_name(name);
     for (const v1::InspectedProgram& program : result_.program()) {
       if (std::ranges::count(program.reads(), name) != 0) {
