@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/bpfgrantctl/command.h"
 #include "client/bpfgrantctl/json.h"
@@ -129,6 +131,17 @@ std::string WhatItSays(const v1::Verdict& verdict) {
                                   : "deny";
 }
 
+// The daemon has no name service: "user 33" is all that it says.
+std::string WithName(const std::string& who) {
+  uint32_t uid = 0;
+  if (!absl::StartsWith(who, "user ") ||
+      !absl::SimpleAtoi(who.substr(sizeof("user ") - 1), &uid)) {
+    return who;
+  }
+  const std::string name = UserName(uid);
+  return name.empty() ? who : absl::StrCat(who, " (", name, ")");
+}
+
 absl::StatusOr<int> PrintMatrix(const Settings& settings) {
   auto connection = Connect(settings);
   if (!connection.ok()) return connection.status();
@@ -141,7 +154,7 @@ absl::StatusOr<int> PrintMatrix(const Settings& settings) {
   Table table({"WHO", "PROGRAM", "ANSWER", "RULE", "ONLY IF"});
   for (const v1::MatrixCell& cell : reply->cell()) {
     const v1::Verdict& verdict = cell.verdict();
-    table.Add({cell.subject(), cell.program(),
+    table.Add({WithName(cell.subject()), cell.program(),
                Cell(WhatItSays(verdict),
                     verdict.allowed() ? Style::kGood : Style::kBad),
                verdict.rule(), cell.condition()});

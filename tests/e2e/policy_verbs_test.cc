@@ -89,11 +89,14 @@ TEST_F(PolicyVerbsTest, TheTableHasAllProgramsByAllUsers) {
   EXPECT_TRUE(table.ok()) << table.Describe();
   EXPECT_THAT(
       LinesOf(table.output),
-      AllOf(Contains(MatchesRegex("user 0 +reuseport_steer +allow +root +-")),
-            Contains(MatchesRegex("user 65534 +packet_sampler +allow +"
-                                  "sampler-for-nobody +-")),
-            Contains(MatchesRegex("user 65534 +reuseport_steer +deny +"
-                                  "no-steering +-")),
+      AllOf(Contains(MatchesRegex(
+                "user 0 \\(root\\) +reuseport_steer +allow +root +-")),
+            Contains(
+                MatchesRegex("user 65534 \\(nobody\\) +packet_sampler +allow +"
+                             "sampler-for-nobody +-")),
+            Contains(
+                MatchesRegex("user 65534 \\(nobody\\) +reuseport_steer +deny +"
+                             "no-steering +-")),
             Contains(MatchesRegex("anybody else +packet_sampler +allow +web +"
                                   "unit web@\\*.service, label l, executable "
                                   "/bin/web")),

@@ -220,6 +220,15 @@ TEST_F(GrpcAdministratorTest, AsksTheSameOnBothSockets) {
   const v1::GrantsReply grants = Call(&Stub::Grants, v1::GrantsRequest());
   EXPECT_EQ(grants.DebugString(), Print(administrator().Grants()));
   EXPECT_EQ(grants.grant_size(), 2);
+  const v1::MatrixReply matrix = Call(&Stub::Matrix, v1::MatrixRequest());
+  EXPECT_EQ(matrix.DebugString(), Print(administrator().Matrix()));
+  // Two users and everybody else, two programs.
+  EXPECT_EQ(matrix.cell_size(), 6);
+  EXPECT_EQ(client.Ask("acquire reuseport_steer program"),
+            "refused denied-by-default");
+  const v1::DenialsReply denials = Call(&Stub::Denials, v1::DenialsRequest());
+  EXPECT_EQ(denials.DebugString(), Print(administrator().Denials()));
+  EXPECT_EQ(denials.denial_size(), 1);
   EXPECT_EQ(Call(&Stub::Status, v1::StatusRequest()).DebugString(),
             Print(administrator().Status()));
 }
