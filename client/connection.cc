@@ -149,9 +149,8 @@ const v1::HelloReply& Connection::session() const {
   return channel_->session();
 }
 
-absl::StatusOr<Grant> Connection::Receive(v1::ClientFrame frame, int target) {
-  const std::vector<int> fds =
-      target < 0 ? std::vector<int>() : std::vector<int>{target};
+absl::StatusOr<Grant> Connection::Receive(v1::ClientFrame frame,
+                                          const std::vector<int>& fds) {
   absl::StatusOr<Channel::Reply> reply = channel_->Call(frame, fds);
   if (!reply.ok()) return reply.status();
   const v1::AcquireReply& acquired = reply->frame.acquire();
@@ -175,7 +174,17 @@ absl::StatusOr<Grant> Connection::Acquire(const AcquireOptions& options) {
     request.add_handle(handle);
   }
   if (options.ring.has_value()) request.set_ring(*options.ring);
-  return Receive(std::move(frame), options.target);
+  *request.mutable_parameter() = {options.parameters.begin(),
+                                  options.parameters.end()};
+  std::vector<int> fds;
+  for (const auto& [name, fd] : options.files) {
+    v1::ParameterValue& value = *request.add_parameter();
+    value.set_name(name);
+    value.set_fd(static_cast<uint32_t>(fds.size()));
+    fds.push_back(fd);
+  }
+  if (options.target >= 0) fds.push_back(options.target);
+  return Receive(std::move(frame), fds);
 }
 
 absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int target,
@@ -183,7 +192,8 @@ absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int target,
   v1::ClientFrame frame;
   frame.mutable_claim()->set_grant(grant);
   if (ring.has_value()) frame.mutable_claim()->set_ring(*ring);
-  return Receive(std::move(frame), target);
+  return Receive(std::move(frame),
+                 target < 0 ? std::vector<int>() : std::vector<int>{target});
 }
 
 absl::StatusOr<v1::ListReply> Connection::List() {

@@ -74,4 +74,11 @@ std::vector<std::string> KeyFolders(const std::vector<std::string>& given,
       {"/usr/lib/bpfgrant/keys", "/run/bpfgrant/keys", "/etc/bpfgrant/keys"});
 }
 
+std::vector<std::string> AdmissionFiles(const std::vector<std::string>& given,
+                                        const v1::Config& config) {
+  return Choose(
+      given, config.admission_file(),
+      {"/usr/lib/bpfgrant/admission.conf", "/etc/bpfgrant/admission.conf"});
+}
+
 }  // namespace bpfgrant::daemon

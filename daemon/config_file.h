@@ -32,6 +32,10 @@ std::vector<std::string> PolicyFolders(const std::vector<std::string>& given,
 std::vector<std::string> KeyFolders(const std::vector<std::string>& given,
                                     const v1::Config& config);
 
+// The files of admission limits, likewise.
+std::vector<std::string> AdmissionFiles(const std::vector<std::string>& given,
+                                        const v1::Config& config);
+
 }  // namespace bpfgrant::daemon
 
 #endif  // DAEMON_CONFIG_FILE_H_

@@ -49,6 +49,12 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(audit_allowance),
     BPFGRANT_MITIGATION(unit_is_system_managers),
     BPFGRANT_MITIGATION(cgroup_owner_check),
+    BPFGRANT_MITIGATION(admission_limits),
+    BPFGRANT_MITIGATION(parameter_ranges),
+    BPFGRANT_MITIGATION(parameter_narrowing),
+    BPFGRANT_MITIGATION(parameter_files),
+    BPFGRANT_MITIGATION(value_load_rate),
+    BPFGRANT_MITIGATION(values_by_user),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

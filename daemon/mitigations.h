@@ -71,6 +71,17 @@ struct Mitigations {
   bool unit_is_system_managers = true;
   // A unit counts only where none but root can have made its cgroup.
   bool cgroup_owner_check = true;
+  // The administrator's limits bind whatever manifests approve.
+  bool admission_limits = true;
+  // Values of parameters must be in the manifest's range, and in the rule's.
+  bool parameter_ranges = true;
+  bool parameter_narrowing = true;
+  // An fd that is a parameter must be of the manifest's kind.
+  bool parameter_files = true;
+  // Loads for values of parameters are limited for each user.
+  bool value_load_rate = true;
+  // A user's values make room among that user's own.
+  bool values_by_user = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

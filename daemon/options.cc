@@ -51,7 +51,7 @@ struct Given {
   bool config_named = false;
   std::string runtime_directory, user, administrator_group;
   std::string identify = "auto";
-  std::vector<std::string> catalog, policy, keys;
+  std::vector<std::string> catalog, policy, keys, admission;
   bool verbose = false;
 };
 
@@ -72,6 +72,7 @@ absl::StatusOr<Options> Combine(const Given& given) {
   options.catalog_directories = CatalogFolders(given.catalog, config);
   options.policy_directories = PolicyFolders(given.policy, config);
   options.key_directories = KeyFolders(given.keys, config);
+  options.admission_files = AdmissionFiles(given.admission, config);
   const std::string user = first(given.user, config.broker_user(), "bpfgrant");
   if (absl::Status status =
           ParseUser(user, options.broker_uid, options.broker_gid);
@@ -146,6 +147,10 @@ std::variant<Options, int> ReadOptions(int argc, char** argv) {
       ->allow_extra_args(false);
   app.add_option("--keys", given.keys,
                  "a directory of *.pub keys, whose signatures count; likewise")
+      ->allow_extra_args(false);
+  app.add_option("--admission", given.admission,
+                 "a file of limits that bind every program; may be given more "
+                 "than once, later ones override field by field")
       ->allow_extra_args(false);
   app.add_option("--user", given.user,
                  "who the broker runs as: NAME, UID or UID:GID (default "

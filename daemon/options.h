@@ -21,6 +21,7 @@ struct Options {
   std::vector<std::string> catalog_directories;
   std::vector<std::string> policy_directories;
   std::vector<std::string> key_directories;
+  std::vector<std::string> admission_files;
   uid_t broker_uid = 0;
   gid_t broker_gid = 0;
   std::optional<gid_t> administrator_group;

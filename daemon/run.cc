@@ -74,6 +74,7 @@ int RunLoaderProcess(UniqueFd socket, const Options& options, Sockets sockets,
   loader.catalog_directories = options.catalog_directories;
   loader.policy_directories = options.policy_directories;
   loader.key_directories = options.key_directories;
+  loader.admission_files = options.admission_files;
   loader.mitigations = mitigations;
   const int code = RunLoader(std::move(socket), loader);
   // The broker could not: the directory is root's.
@@ -99,6 +100,7 @@ broker::BrokerOptions ToBrokerOptions(const Options& options, Sockets& sockets,
   broker.grants_per_session = options.limits.grants_per_session();
   broker.catalog_directories = options.catalog_directories;
   broker.policy_directories = options.policy_directories;
+  broker.admission_files = options.admission_files;
   broker.mitigations = mitigations;
   return broker;
 }

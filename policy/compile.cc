@@ -15,6 +15,7 @@
 #include "bpfgrant/daemon/loader.pb.h"
 #include "bpfgrant/v1/policy.pb.h"
 #include "policy/names.h"
+#include "policy/narrowing.h"
 #include "policy/policy.h"
 #include "proto/text/text_file.h"
 #include "proto/wire/limits.h"
@@ -51,7 +52,8 @@ class RuleCompiler {
         static_cast<uint32_t>(file_.Where(kRuleField, index_).line));
     for (auto step :
          {&RuleCompiler::CompileEffect, &RuleCompiler::CompileUsers,
-          &RuleCompiler::CompileFacts, &RuleCompiler::CompilePrograms}) {
+          &RuleCompiler::CompileFacts, &RuleCompiler::CompilePrograms,
+          &RuleCompiler::CompileParameters}) {
       const absl::Status status = (this->*step)();
       if (!status.ok()) return status;
     }
@@ -166,6 +168,10 @@ class RuleCompiler {
       if (!wrong.empty()) return Complain(field, Of(wrong), i);
     }
     return absl::OkStatus();
+  }
+
+  absl::Status CompileParameters() {
+    return CompileNarrowings(file_, index_, rule_, compiled_);
   }
 
   // What `name` is a number or a name of.

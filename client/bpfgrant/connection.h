@@ -28,6 +28,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -63,6 +64,11 @@ class Connection {
     // sent, not the fd; it has to stay open until the answer. Class Loop
     // (loop.h) does all of it.
     std::optional<int> ring = std::nullopt;
+    // What is chosen of the program's parameters (parameter.h); all others are
+    // their defaults.
+    std::vector<v1::ParameterValue> parameters = {};
+    // Parameters that are fds, by name. They remain the caller's.
+    std::vector<std::pair<std::string, int>> files = {};
   };
 
   // Connects and opens the session. kUnavailable: nobody listens there.
@@ -146,7 +152,8 @@ class Connection {
 
  private:
   explicit Connection(std::shared_ptr<Channel> channel);
-  absl::StatusOr<Grant> Receive(v1::ClientFrame frame, int target);
+  absl::StatusOr<Grant> Receive(v1::ClientFrame frame,
+                                const std::vector<int>& fds);
 
   std::shared_ptr<Channel> channel_;
 };

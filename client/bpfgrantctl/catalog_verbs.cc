@@ -7,12 +7,14 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/bpfgrantctl/command.h"
 #include "client/bpfgrantctl/json.h"
 #include "client/bpfgrantctl/output.h"
+#include "policy/parameter.h"
 #include "policy/policy.h"
 #include "proto/refusal/refusal.h"
 
@@ -64,6 +66,31 @@ void PrintHandles(const v1::DescribeReply& reply) {
          Bare(v1::Rights_Name(handle.rights()), sizeof("RIGHTS_") - 1),
          absl::StrCat(handle.key_size()), absl::StrCat(handle.value_size()),
          absl::StrCat(handle.max_entries()), handle.mappable() ? "yes" : "no"});
+  }
+  table.Print();
+}
+
+std::string DefaultOf(const v1::Parameter& parameter) {
+  const v1::ParameterValue& value = parameter.default_();
+  if (value.has_integer()) return absl::StrCat(value.integer());
+  if (value.has_choice()) return value.choice();
+  if (value.has_bytes()) return absl::BytesToHexString(value.bytes());
+  if (value.has_prefix()) {
+    return absl::StrCat(absl::BytesToHexString(value.prefix().address()), "/",
+                        value.prefix().length());
+  }
+  return parameter.optional() ? "none" : "must be given";
+}
+
+void PrintParameters(const v1::DescribeReply& reply) {
+  if (reply.parameter().empty()) return;
+  std::printf("\n");
+  Table table({"PARAMETER", "MAY BE", "DEFAULT", "SET", "DESCRIPTION"});
+  for (const v1::Parameter& parameter : reply.parameter()) {
+    table.Add({parameter.name(), policy::RangeOf(parameter),
+               DefaultOf(parameter),
+               parameter.has_constant() ? "at load" : "in a map",
+               parameter.description()});
   }
   table.Print();
 }
@@ -187,6 +214,7 @@ void PrintDescription(const v1::DescribeReply& reply) {
   sheet.Add("grants", absl::StrCat(summary.grants()));
   sheet.Print();
   PrintHandles(reply);
+  PrintParameters(reply);
 }
 
 absl::StatusOr<v1::DescribeReply> AskDescription(const Settings& settings,

@@ -86,6 +86,9 @@ absl::StatusOr<int> Check(const Settings& settings,
   auto folders = CatalogOrDaemons(catalog);
   if (!folders.ok()) return folders.status();
   options.folders = *std::move(folders);
+  auto limits = AdmissionOrDaemons(options.admission_files);
+  if (!limits.ok()) return limits.status();
+  options.admission_files = *std::move(limits);
   options.deadline = settings.Timeout(options.deadline);
   const auto reply = daemon::CheckCatalog(options);
   if (!reply.ok()) return reply.status();
@@ -121,6 +124,11 @@ void AddCheck(CLI::App& app, Command& command) {
                    "a folder of programs; may be given more than once, later "
                    "ones override (default: the daemon's)")
       ->type_name("DIR")
+      ->allow_extra_args(false);
+  verb->add_option("--admission", given->options.admission_files,
+                   "a file of admission limits; likewise (default: the "
+                   "daemon's)")
+      ->type_name("FILE")
       ->allow_extra_args(false);
   verb->add_option("--btf", given->options.btf_file,
                    "judge by this BTF, or vmlinux with BTF, of another kernel; "

@@ -83,6 +83,13 @@ void AddFiles(const v1::StatusReply& reply, Sheet& sheet) {
   for (const std::string& folder : reply.policy_directory()) {
     sheet.Add("policy", folder);
   }
+  for (const std::string& file : reply.admission_file()) {
+    sheet.Add("admission", file);
+  }
+  for (const v1::LimitInForce& limit : reply.admission_limit()) {
+    sheet.Add(absl::StrCat("limit ", limit.name()),
+              absl::StrCat(limit.value(), " (", limit.place(), ")"));
+  }
   if (!reply.last_reload().empty()) {
     sheet.Add("last reload",
               Cell(reply.last_reload(),

@@ -36,4 +36,19 @@ absl::StatusOr<std::vector<std::string>> CatalogOrDaemons(
   return daemon::CatalogFolders({}, config);
 }
 
+absl::StatusOr<std::vector<std::string>> AdmissionOrDaemons(
+    const std::vector<std::string>& given) {
+  v1::Config config;
+  if (given.empty()) {
+    auto status =
+        daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
+    if (!status.ok()) return status;
+  }
+  std::vector<std::string> files = daemon::AdmissionFiles(given, config);
+  for (std::string& file : files) {
+    file = std::filesystem::absolute(file).lexically_normal();
+  }
+  return files;
+}
+
 }  // namespace bpfgrant::ctl

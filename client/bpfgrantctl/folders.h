@@ -19,6 +19,10 @@ absl::StatusOr<std::string> ExistingFolder(const std::string& option,
 absl::StatusOr<std::vector<std::string>> CatalogOrDaemons(
     const std::vector<std::string>& given);
 
+// Files of admission limits, likewise.
+absl::StatusOr<std::vector<std::string>> AdmissionOrDaemons(
+    const std::vector<std::string>& given);
+
 }  // namespace bpfgrant::ctl
 
 #endif  // CLIENT_BPFGRANTCTL_FOLDERS_H_

@@ -63,7 +63,8 @@ class Broker {
         remains_(loop_, loader_, ledger_, no_census_.empty()),
         pool_(loop_, loader_, gates_, remains_,
               {options_.pool_bytes, fd_limit_ / 4},
-              !options_.mitigations.instances_not_reused),
+              !options_.mitigations.instances_not_reused,
+              options_.mitigations.values_by_user),
         audit_(loop_, options_.mitigations,
                [this](v1::AuditRecord record) {
                  journal_.Write(std::move(record));
@@ -209,6 +210,9 @@ class Broker {
     reply.set_audit_lost(journal_.lost());
     for (const std::string& name : options_.catalog_directories) {
       reply.add_catalog_directory(name);
+    }
+    for (const std::string& name : options_.admission_files) {
+      reply.add_admission_file(name);
     }
     for (const std::string& name : options_.policy_directories) {
       reply.add_policy_directory(name);

@@ -32,6 +32,7 @@ struct BrokerOptions {
   // For Status alone.
   std::vector<std::string> catalog_directories;
   std::vector<std::string> policy_directories;
+  std::vector<std::string> admission_files;
   daemon::Mitigations mitigations;
 };
 

@@ -88,8 +88,25 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
                     Company company, Wanted wanted) {
   const v1::DescribeReply& description = wanted.program->description();
   NoteVerdict(session, request.program(), wanted.verdict);
+  const uid_t uid = session.peer.subject.uid;
+  const Choice choice{uid, std::move(wanted.constants)};
+  absl::StatusOr<Instance> ready =
+      parts_.pool.TakeReady(*wanted.program, choice);
+  if (!ready.ok() && !choice.constants.empty() &&
+      parts_.mitigations.value_load_rate &&
+      !value_loads_.Take(uid, ValueLoads::Clock::now())) {
+    const absl::Status status = Refuse(
+        v1::REASON_RATE, absl::StrCat("uid ", uid, " had ", kValueLoadsAtOnce,
+                                      " loads for other values of '",
+                                      request.program(), "' in a row, and has ",
+                                      kValueLoadsPerMinute, " a minute"));
+    parts_.audit.GrantDenied(InfoOf(session, request), status);
+    company.answer(status);
+    return;
+  }
   Grant entry;
   entry.handles = std::move(wanted.handles);
+  entry.entries = std::move(wanted.entries);
   entry.swappable = SwappableMaps(description);
   entry.program = std::shared_ptr<const Program>(snapshot_, wanted.program);
   entry.info = InfoOf(session, request);
@@ -98,20 +115,15 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
   entry.info.set_rule(wanted.verdict.rule());
   entry.info.set_delivery(wanted.delivery);
   entry.info.set_began_unix_ms(UnixMs());
+  Target target =
+      TargetOf(entry.entries, std::move(company.fds), RingOf(request));
   const uint64_t id = parts_.ledger.Add(std::move(entry)).info.grant();
   session.grants.insert(id);
-
-  Target target{UniqueFd(), RingOf(request)};
-  if (wanted.delivery == v1::DELIVERY_ATTACH && !company.fds.empty()) {
-    target.fd = std::move(company.fds.front());
-  }
-  absl::StatusOr<Instance> ready = parts_.pool.TakeReady(*wanted.program);
   if (ready.ok()) {
     OnInstance(id, std::move(target), company.claim_later, std::move(ready),
                std::move(company.answer));
     return;
   }
-  const uid_t uid = session.peer.subject.uid;
   CountWaiting(session.id, uid, 1);
   parts_.pool.TakeWhenLoaded(
       *wanted.program, id, SharedMaps(session, *wanted.program),
@@ -124,7 +136,8 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
         KeepShared(id, session_id, identity, instance);
         OnInstance(id, std::move(target), claim_later, std::move(instance),
                    std::move(answer));
-      });
+      },
+      choice);
 }
 
 std::vector<UniqueFd> Granting::SharedMaps(Session& session,
@@ -177,7 +190,7 @@ void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
   grant->instance = *std::move(instance);
   grant->loaded = true;
   if (!claim_later) {
-    HandOver(*grant, std::move(target), std::move(answer));
+    Finish(*grant, std::move(target), std::move(answer));
     return;
   }
   if (Session* session = parts_.find_session(grant->info.session())) {
@@ -209,18 +222,19 @@ void Granting::Claim(Session& session, const v1::ClaimRequest& request,
         absl::StrCat("grant ", request.grant(), " was handed over already")));
     return;
   }
+  const absl::StatusOr<size_t> left = CountUnnamed(grant->entries, fds.size());
   if (absl::Status status =
-          CheckCompany(grant->info.delivery(), v1::DELIVERY_ANY, fds.size(),
-                       RingOf(request));
+          left.ok() ? CheckCompany(grant->info.delivery(), v1::DELIVERY_ANY,
+                                   *left, RingOf(request))
+                    : left.status();
       !status.ok()) {
     answer(status);
     return;
   }
   grant->claim_deadline = EventLoop::Source();
   --session.unclaimed;
-  Target target{UniqueFd(), RingOf(request)};
-  if (!fds.empty()) target.fd = std::move(fds.front());
-  HandOver(*grant, std::move(target), std::move(answer));
+  Target target = TargetOf(grant->entries, std::move(fds), RingOf(request));
+  Finish(*grant, std::move(target), std::move(answer));
 }
 
 void Granting::HandOver(Grant& grant, Target target, Answer answer) {

@@ -30,6 +30,7 @@
 #include "daemon/broker/remains.h"
 #include "daemon/broker/session.h"
 #include "daemon/broker/snapshot.h"
+#include "daemon/broker/value_loads.h"
 #include "daemon/broker/watchers.h"
 #include "daemon/mitigations.h"
 
@@ -112,12 +113,17 @@ class Granting {
     v1::Verdict verdict;
     v1::Delivery delivery = v1::DELIVERY_ANY;
     std::vector<int> handles;
+    // Those that are not the defaults: of load time, and of run time.
+    std::vector<v1::ParameterValue> constants, entries;
   };
 
   // granting_check.cc.
   absl::StatusOr<Wanted> Check(const Session& session,
                                const v1::AcquireRequest& request,
                                size_t fd_count, bool claim_later) const;
+  // Fills the values of parameters, which they must be allowed.
+  absl::Status CheckParameters(const v1::AcquireRequest& request,
+                               Wanted& wanted) const;
   absl::Status CheckQuota(const Session& session,
                           const v1::Verdict& verdict) const;
   // Keeps in mind what was denied, and tells once what would have been.
@@ -135,6 +141,9 @@ class Granting {
   // What has to come with a request for `delivery`, and what must not.
   static absl::Status CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
                                    size_t fd_count, std::optional<int> ring);
+  // Of so many fds, how many are no parameter's.
+  static absl::StatusOr<size_t> CountUnnamed(
+      const std::vector<v1::ParameterValue>& entries, size_t fd_count);
   template <typename Request>
   static std::optional<int> RingOf(const Request& request) {
     if (!request.has_ring()) return std::nullopt;
@@ -145,7 +154,8 @@ class Granting {
   // device, or a ring.
   struct Target {
     UniqueFd fd;
-    std::optional<int> ring;  // its number in the client
+    std::vector<UniqueFd> files;  // parameters
+    std::optional<int> ring;      // its number in the client
   };
 
   // Takes it, refuses it, or waits for quota to come back: until `until`, or as
@@ -160,6 +170,12 @@ class Granting {
             Company company, Wanted wanted);
   void OnInstance(uint64_t grant, Target target, bool claim_later,
                   absl::StatusOr<Instance> instance, Answer answer);
+  // What came beside a request: fds that `entries` name, in their order, and
+  // the one that is left.
+  static Target TargetOf(const std::vector<v1::ParameterValue>& entries,
+                         std::vector<UniqueFd> fds, std::optional<int> ring);
+  // Writes its parameters, if there are any for maps, and hands it over.
+  void Finish(Grant& grant, Target target, Answer answer);
   void HandOver(Grant& grant, Target target, Answer answer);
   void AttachFd(Grant& grant, Target target, Answer answer);
   void AttachRing(Grant& grant, const Target& target, Answer answer);
@@ -193,6 +209,7 @@ class Granting {
 
   Parts parts_;
   Denials denials_;
+  ValueLoads value_loads_;
   absl::flat_hash_map<uid_t, size_t> waiting_of_user_;
   std::shared_ptr<const Snapshot> snapshot_ = std::make_shared<Snapshot>();
 };

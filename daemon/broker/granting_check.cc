@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/broker/granting.h"
+#include "policy/narrowing.h"
+#include "policy/parameter.h"
 #include "policy/policy.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -66,6 +69,7 @@ absl::Status CheckNames(const v1::AcquireRequest& request) {
   if (request.program().empty() || too_long(request.program()) ||
       too_long(request.interface()) || request.interface_hash().size() > 64 ||
       request.handle_size() > static_cast<int>(kMaxFdsPerGrant) ||
+      request.parameter_size() > kMaxParameters ||
       std::any_of(request.handle().begin(), request.handle().end(), too_long)) {
     return Refuse(v1::REASON_INVALID_ARGUMENT,
                   "a name is missing, too long, or given too often");
@@ -95,12 +99,46 @@ absl::Status Granting::CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
                   "an attachment needs what to attach to beside the request");
   }
   // With ANY it comes along in case it is needed.
-  if (delivery == v1::DELIVERY_PROGRAM && wanted != v1::DELIVERY_ANY &&
-      fd_count != 0) {
+  if (delivery == v1::DELIVERY_PROGRAM &&
+      fd_count > (wanted == v1::DELIVERY_ANY ? 1U : 0U)) {
     return Refuse(v1::REASON_UNEXPECTED_FDS,
                   "delivery of the program's fd takes no other");
   }
   return absl::OkStatus();
+}
+
+absl::Status Granting::CheckParameters(const v1::AcquireRequest& request,
+                                       Wanted& wanted) const {
+  const auto& declared = wanted.program->description().parameter();
+  const auto values = policy::Settle(declared, request.parameter(),
+                                     parts_.mitigations.parameter_ranges);
+  if (!values.ok()) return values.status();
+  const daemon::CompiledRule* rule =
+      snapshot_->FindNarrowing(wanted.verdict.rule());
+  if (rule != nullptr && parts_.mitigations.parameter_narrowing) {
+    absl::Status status = policy::CheckNarrowing(*rule, *values);
+    if (!status.ok()) return status;
+  }
+  wanted.constants =
+      policy::OtherThanDefaults(declared, *values, v1::Parameter::kConstant);
+  wanted.entries =
+      policy::OtherThanDefaults(declared, *values, v1::Parameter::kEntry);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> Granting::CountUnnamed(
+    const std::vector<v1::ParameterValue>& entries, size_t fd_count) {
+  std::set<uint32_t> named;
+  for (const v1::ParameterValue& value : entries) {
+    if (!value.has_fd()) continue;
+    if (value.fd() >= fd_count || !named.insert(value.fd()).second) {
+      return Refuse(v1::REASON_INVALID_ARGUMENT,
+                    absl::StrCat("parameter '", value.name(),
+                                 "' names an fd that did not come with the "
+                                 "request, or that another one names"));
+    }
+  }
+  return fd_count - named.size();
 }
 
 absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
@@ -223,6 +261,12 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
         v1::REASON_PROGRAM_UNAVAILABLE,
         absl::StrCat("'", request.program(), "' was refused at admission"));
   }
+  if (wanted.program->unrevocable() && !wanted.verdict.trusted()) {
+    return Refuse(v1::REASON_ADMISSION_LIMIT,
+                  absl::StrCat("nothing stops '", request.program(),
+                               "' once it runs: it is for callers whom a rule "
+                               "trusts"));
+  }
   if (absl::Status status = CheckInterface(request, description);
       !status.ok()) {
     return status;
@@ -231,13 +275,18 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
       ChooseHandles(request, description);
   if (!handles.ok()) return handles.status();
   wanted.handles = *std::move(handles);
+  if (absl::Status status = CheckParameters(request, wanted); !status.ok()) {
+    return status;
+  }
   const absl::StatusOr<v1::Delivery> delivery =
       ChooseDelivery(*wanted.program, wanted.verdict, request.delivery());
   if (!delivery.ok()) return delivery.status();
   wanted.delivery = *delivery;
   if (!claim_later) {
-    if (absl::Status status = CheckCompany(*delivery, request.delivery(),
-                                           fd_count, RingOf(request));
+    absl::StatusOr<size_t> left = CountUnnamed(wanted.entries, fd_count);
+    if (!left.ok()) return left.status();
+    if (absl::Status status =
+            CheckCompany(*delivery, request.delivery(), *left, RingOf(request));
         !status.ok()) {
       return status;
     }

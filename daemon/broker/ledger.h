@@ -28,6 +28,8 @@ struct Grant {
   Instance instance;  // its fds: until they are delivered, then none
   // Which handles the client asked for, as indices into the catalog's.
   std::vector<int> handles;
+  // Parameters to be written into its maps, until it is delivered.
+  std::vector<v1::ParameterValue> entries;
   // Its swappable maps, by the bits of its gate's slot.
   std::vector<std::string> swappable;
   bool loaded = false;  // `instance` is there; before, it is being loaded

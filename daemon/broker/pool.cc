@@ -41,7 +41,17 @@ Instance Copy(const Instance& instance) {
 KeptByLoader KeptOf(const Program& program) {
   if (program.is_loop()) return KeptByLoader::kLoop;
   if (program.is_tracing()) return KeptByLoader::kMaps;
-  return KeptByLoader::kNothing;
+  const auto& parameters = program.description().parameter();
+  return std::any_of(parameters.begin(), parameters.end(),
+                     [](const auto& one) { return one.has_entry(); })
+             ? KeptByLoader::kEntries
+             : KeptByLoader::kNothing;
+}
+
+// Whether the loader has the program, and its fd does not come with an
+// instance.
+bool HasProgram(KeptByLoader kept) {
+  return kept == KeptByLoader::kLoop || kept == KeptByLoader::kMaps;
 }
 
 // Those of a reply, into `instance`: as many as it has to have, and then, or
@@ -62,13 +72,15 @@ bool TakeFds(size_t instance_fds, size_t session_maps,
 }  // namespace
 
 Pool::Pool(EventLoop& loop, LoaderClient& loader, Gates& gates,
-           Remains& remains, PoolLimits limits, bool reuse_instances)
+           Remains& remains, PoolLimits limits, bool reuse_instances,
+           bool values_by_user)
     : loop_(loop),
       loader_(loader),
       gates_(gates),
       remains_(remains),
       limits_(limits),
-      reuse_instances_(reuse_instances) {}
+      reuse_instances_(reuse_instances),
+      values_by_user_(values_by_user) {}
 
 Pool::~Pool() = default;
 
@@ -78,47 +90,118 @@ void Pool::SetCatalog(std::shared_ptr<const Snapshot> snapshot) {
   for (const auto& [name, program] : snapshot->programs()) {
     if (!program.available()) continue;
     const auto kept = old.find(name);
-    Shelf shelf;
     if (kept != old.end() &&
         kept->second.identity == program.entry.identity()) {
-      shelf = std::move(kept->second);
+      shelves_.emplace(name, std::move(kept->second));
       old.erase(kept);
     } else {
-      shelf.number = next_shelf_++;
+      shelves_.emplace(name, MakeShelf(program));
     }
-    shelf.identity = program.entry.identity();
-    shelf.digest = program.description().digest();
-    shelf.target = program.entry.pool_target();
-    shelf.instance_bytes = program.description().instance_bytes();
-    shelf.kept = KeptOf(program);
-    shelf.session_maps = static_cast<size_t>(program.entry.session_map_size());
-    shelf.instance_fds = (shelf.kept == KeptByLoader::kNothing ? 1 : 0) +
-                         program.description().handle_size();
-    shelves_.emplace(name, std::move(shelf));
+  }
+  for (auto shelf = old.begin(); shelf != old.end();) {
+    const auto defaults = shelves_.find(shelf->second.program);
+    if (!shelf->second.constants.empty() && defaults != shelves_.end() &&
+        defaults->second.identity == shelf->second.identity) {
+      shelves_.emplace(shelf->first, std::move(shelf->second));
+      shelf = old.erase(shelf);
+    } else {
+      ++shelf;
+    }
   }
   for (auto& [name, shelf] : old) {
     // Loads under way find their shelf gone and are discarded then; they are
     // taken off the account there.
-    while (!shelf.ready.empty()) {
-      bytes_ -= shelf.instance_bytes;
-      fds_ -= shelf.instance_fds;
-      Discard(std::move(shelf.ready.front()));
-      shelf.ready.pop_front();
-    }
+    DiscardReady(shelf);
+    kept_values_.Forget(name);
     Fail(shelf, Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
-                       absl::StrCat("'", name, "' was replaced or withdrawn")));
+                       absl::StrCat("'", shelf.program,
+                                    "' was replaced or withdrawn")));
   }
   Schedule();
 }
 
-absl::StatusOr<Instance> Pool::TakeReady(const Program& program) {
-  const auto found = shelves_.find(program.name());
+Pool::Shelf Pool::MakeShelf(const Program& program) {
+  Shelf shelf;
+  shelf.number = next_shelf_++;
+  shelf.program = program.name();
+  shelf.identity = program.entry.identity();
+  shelf.digest = program.description().digest();
+  shelf.target = program.entry.pool_target();
+  shelf.instance_bytes = program.description().instance_bytes();
+  shelf.kept = KeptOf(program);
+  shelf.session_maps = static_cast<size_t>(program.entry.session_map_size());
+  shelf.instance_fds =
+      (HasProgram(shelf.kept) ? 0 : 1) + program.description().handle_size();
+  return shelf;
+}
+
+std::string Pool::KeyOf(const Program& program, const Choice& choice) const {
+  std::string key = program.name();
+  if (choice.constants.empty()) return key;
+  // No program's name has a line's end in it.
+  absl::StrAppend(&key, "\n", values_by_user_ ? choice.uid : 0);
+  for (const v1::ParameterValue& value : choice.constants) {
+    const std::string bytes = value.SerializeAsString();
+    absl::StrAppend(&key, "\n", bytes.size(), ":", bytes);
+  }
+  return key;
+}
+
+Pool::Shelf& Pool::ShelfFor(const Program& program, const Choice& choice) {
+  const std::string key = KeyOf(program, choice);
+  for (const std::string& evicted :
+       kept_values_.Touch(values_by_user_ ? choice.uid : 0, key)) {
+    Retire(evicted);
+  }
+  const auto [shelf, added] = shelves_.try_emplace(key);
+  if (added) {
+    shelf->second = MakeShelf(program);
+    shelf->second.constants = choice.constants;
+  }
+  shelf->second.target = shelf->second.session_maps > 0 ? 0 : 1;
+  return shelf->second;
+}
+
+void Pool::DiscardReady(Shelf& shelf) {
+  while (!shelf.ready.empty()) {
+    bytes_ -= shelf.instance_bytes;
+    fds_ -= shelf.instance_fds;
+    Discard(std::move(shelf.ready.front()));
+    shelf.ready.pop_front();
+  }
+}
+
+void Pool::Retire(const std::string& key) {
+  const auto found = shelves_.find(key);
+  if (found == shelves_.end()) return;
+  found->second.target = 0;
+  DiscardReady(found->second);
+  RemoveIfDone(key);
+}
+
+void Pool::RemoveIfDone(const std::string& key) {
+  const auto found = shelves_.find(key);
+  if (found == shelves_.end()) return;
+  const Shelf& shelf = found->second;
+  if (!shelf.constants.empty() && shelf.target == 0 && shelf.ready.empty() &&
+      shelf.waiting.empty() && shelf.loading == 0) {
+    shelves_.erase(found);
+  }
+}
+
+absl::StatusOr<Instance> Pool::TakeReady(const Program& program,
+                                         const Choice& choice) {
+  const auto found = shelves_.find(KeyOf(program, choice));
   // Whoever waits already is served first.
   if (found == shelves_.end() || found->second.ready.empty() ||
       !found->second.waiting.empty()) {
     return absl::UnavailableError("no instance is ready");
   }
   Shelf& shelf = found->second;
+  if (!choice.constants.empty()) {
+    // Makes no room: it is among them.
+    kept_values_.Touch(values_by_user_ ? choice.uid : 0, found->first);
+  }
   if (reuse_instances_) return Copy(shelf.ready.front());
   Instance instance = std::move(shelf.ready.front());
   shelf.ready.pop_front();
@@ -134,7 +217,8 @@ absl::StatusOr<Instance> Pool::TakeReady(const Program& program) {
 }
 
 void Pool::TakeWhenLoaded(const Program& program, uint64_t ticket,
-                          std::vector<UniqueFd> session_maps, Taken taken) {
+                          std::vector<UniqueFd> session_maps, Taken taken,
+                          const Choice& choice) {
   const auto found = shelves_.find(program.name());
   if (found == shelves_.end()) {
     taken(Refuse(v1::REASON_PROGRAM_UNAVAILABLE,
@@ -146,9 +230,11 @@ void Pool::TakeWhenLoaded(const Program& program, uint64_t ticket,
                  absl::StrCat(waiting_, " requests wait for the loader")));
     return;
   }
-  found->second.waiting.push_back(
-      {ticket, std::move(taken), std::move(session_maps),
-       std::chrono::steady_clock::now() + kLoadDeadline, false});
+  Shelf& shelf =
+      choice.constants.empty() ? found->second : ShelfFor(program, choice);
+  shelf.waiting.push_back({ticket, std::move(taken), std::move(session_maps),
+                           std::chrono::steady_clock::now() + kLoadDeadline,
+                           false});
   ++waiting_;
   LoadSome();
 }
@@ -184,6 +270,7 @@ void Pool::Discard(Instance instance, uint64_t charge, bool close_gate) {
       request.mutable_detach_loop()->set_gate_slot(instance.gate.slot);
       request.mutable_detach_loop()->set_gate_nonce(instance.gate.nonce);
       break;
+    case KeptByLoader::kEntries:
     case KeptByLoader::kMaps:
       if (!close_gate) return;
       request.mutable_dismiss()->set_gate_slot(instance.gate.slot);
@@ -271,7 +358,8 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   }
   daemon::LoaderRequest request;
   daemon::LoadRequest& load = *request.mutable_load();
-  load.set_program(name);
+  load.set_program(shelf.program);
+  *load.mutable_parameter() = {shelf.constants.begin(), shelf.constants.end()};
   load.set_identity(shelf.identity);
   load.set_gate_slot(gate->slot);
   load.set_gate_nonce(gate->nonce);
@@ -302,6 +390,7 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
         fds_ -= fds;
         OnLoaded(name, number, ticket, Instance{{}, gate, {}, kept, {}, {}, {}},
                  std::move(reply));
+        RemoveIfDone(name);
         LoadSome();
       });
 }
@@ -329,8 +418,13 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   const daemon::LoadReply& made = reply->message.load();
   instance.program_ids = {made.program_id().begin(), made.program_id().end()};
   instance.map_ids = {made.map_id().begin(), made.map_id().end()};
-  if (shelf.kept != KeptByLoader::kNothing) {
+  if (HasProgram(shelf.kept)) {
     instance.fds.emplace(instance.fds.begin());
+  }
+  const bool wanted = shelf.constants.empty() || shelf.target > 0;
+  if (shelf.waiting.empty() && ticket == 0 && !wanted) {
+    Discard(std::move(instance));
+    return;
   }
   if (shelf.waiting.empty() && ticket == 0) {
     shelf.ready.push_back(std::move(instance));

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
+#include "daemon/broker/kept_values.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/snapshot.h"
 #include "proto/wire/unique_fd.h"
@@ -31,8 +32,9 @@ class Remains;
 // What the loader keeps of an instance until it is told of its end.
 enum class KeptByLoader {
   kNothing,
-  kLoop,  // its structure and its link
-  kMaps,  // what a tracing program has of it, and the process
+  kLoop,     // its structure and its link
+  kMaps,     // what a tracing program has of it, and the process
+  kEntries,  // maps that parameters go into, until they are there
 };
 
 // One loaded copy of a program; of a tracing program, which is loaded once, the
@@ -51,6 +53,13 @@ struct Instance {
   std::vector<uint32_t> map_ids;
 };
 
+// Values that one user chose for the parameters of a program that are
+// constants; none: the defaults.
+struct Choice {
+  uid_t uid = 0;
+  std::vector<v1::ParameterValue> constants;
+};
+
 struct PoolLimits {
   uint64_t bytes = 0;  // map memory of ready instances, about
   size_t fds = 0;      // of ready instances
@@ -62,7 +71,7 @@ class Pool {
   using Taken = absl::AnyInvocable<void(absl::StatusOr<Instance>)>;
 
   Pool(EventLoop& loop, LoaderClient& loader, Gates& gates, Remains& remains,
-       PoolLimits limits, bool reuse_instances);
+       PoolLimits limits, bool reuse_instances, bool values_by_user = true);
   ~Pool();
 
   // The catalog in force. Ready instances of programs that it does not hold, or
@@ -71,14 +80,18 @@ class Pool {
 
   // A ready instance of `program`, without waiting; kUnavailable if there is
   // none just now.
-  absl::StatusOr<Instance> TakeReady(const Program& program);
+  absl::StatusOr<Instance> TakeReady(const Program& program,
+                                     const Choice& choice = {});
   // Loads one for the caller: `taken` is called later, exactly once. The wait
   // is named by `ticket`, for Cancel. REASON_BUSY when too many wait. A load
   // that fails for want of memory or fds is tried again until kLoadDeadline, as
   // long as what clients gave back may bring some.
+  // After one for values that are not the defaults, another is kept ready for
+  // the same user and values, as long as these are among the latest few.
   // `session_maps` is what the caller's session has of that program already.
   void TakeWhenLoaded(const Program& program, uint64_t ticket,
-                      std::vector<UniqueFd> session_maps, Taken taken);
+                      std::vector<UniqueFd> session_maps, Taken taken,
+                      const Choice& choice = {});
   // Nobody waits with that ticket any more: its callback gets kCancelled.
   void Cancel(uint64_t ticket);
 
@@ -107,6 +120,8 @@ class Pool {
     // Never two alike: which one a load under way was for. The same identity
     // may have left and come back meanwhile.
     uint64_t number = 0;
+    std::string program;
+    std::vector<v1::ParameterValue> constants;  // none: the defaults
     std::string identity;
     std::string digest;
     uint32_t target = 0;
@@ -124,6 +139,16 @@ class Pool {
     // something a moment ago.
     std::chrono::steady_clock::time_point short_until{};
   };
+
+  std::string KeyOf(const Program& program, const Choice& choice) const;
+  Shelf MakeShelf(const Program& program);
+  // The shelf for those values, made if there is none.
+  Shelf& ShelfFor(const Program& program, const Choice& choice);
+  void DiscardReady(Shelf& shelf);
+  // A shelf for values that nobody asked for of late: nothing is loaded for it
+  // any more, and it goes once nobody waits for it.
+  void Retire(const std::string& key);
+  void RemoveIfDone(const std::string& key);
 
   // Refills when there is nothing else to do; or a little later, unless the
   // former happens first.
@@ -146,7 +171,10 @@ class Pool {
   Remains& remains_;
   const PoolLimits limits_;
   const bool reuse_instances_;
+  const bool values_by_user_;
+  // By program, or by program, user and values.
   absl::btree_map<std::string, Shelf> shelves_;
+  KeptValues kept_values_;
   uint64_t next_shelf_ = 1;
   EventLoop::Source refill_;
   EventLoop::Source soon_;

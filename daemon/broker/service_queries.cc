@@ -109,9 +109,14 @@ absl::StatusOr<v1::StatusReply> Service::Status(
     // business, nor is how much others were refused.
     reply.clear_catalog_directory();
     reply.clear_policy_directory();
+    reply.clear_admission_file();
     return reply;
   }
   reply.set_last_reload(last_reload_);
+  for (const v1::LimitInForce& limit :
+       parts_.granting.snapshot().admission_limits()) {
+    *reply.add_admission_limit() = limit;
+  }
   for (int reason = 0; reason < v1::Reason_ARRAYSIZE; ++reason) {
     if (refused_[reason] == 0) continue;
     v1::RefusalCount& count = *reply.add_refused();

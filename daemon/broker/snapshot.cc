@@ -49,7 +49,20 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> Snapshot::Read(
   const std::vector<daemon::CompiledRule> rules(message.rule().begin(),
                                                 message.rule().end());
   snapshot->rules_ = policy::Rules(rules);
+  for (const daemon::CompiledRule& rule : rules) {
+    if (rule.parameter_size() > 0) {
+      snapshot->narrowing_rules_.emplace(rule.name(), rule);
+    }
+  }
+  snapshot->admission_limits_.assign(message.admission_limit().begin(),
+                                     message.admission_limit().end());
   return snapshot;
+}
+
+const daemon::CompiledRule* Snapshot::FindNarrowing(
+    const std::string& rule) const {
+  const auto found = narrowing_rules_.find(rule);
+  return found == narrowing_rules_.end() ? nullptr : &found->second;
 }
 
 const Program* Snapshot::Find(std::string_view name) const {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
@@ -28,6 +29,10 @@ struct Program {
   bool Allows(v1::Delivery delivery) const;
   bool is_loop() const { return description().detail().has_loop(); }
   bool is_tracing() const { return Allows(v1::DELIVERY_PROCESS); }
+  // Whether nothing stops it.
+  bool unrevocable() const {
+    return description().detail().on_revoke() == "NOTHING";
+  }
   // Whether the holder of its fd could endanger this kernel.
   bool dangerous() const { return !description().detail().fd_danger().empty(); }
 };
@@ -47,10 +52,19 @@ class Snapshot {
     return programs_;
   }
   const policy::Rules& rules() const { return rules_; }
+  // The rule of that name, if it narrows parameters; else nullptr.
+  const daemon::CompiledRule* FindNarrowing(const std::string& rule) const;
+  // The administrator's, by name.
+  const std::vector<v1::LimitInForce>& admission_limits() const {
+    return admission_limits_;
+  }
 
  private:
   absl::btree_map<std::string, Program> programs_;
   policy::Rules rules_;
+  // Those that narrow parameters.
+  absl::btree_map<std::string, daemon::CompiledRule> narrowing_rules_;
+  std::vector<v1::LimitInForce> admission_limits_;
 };
 
 }  // namespace bpfgrant::broker

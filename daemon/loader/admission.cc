@@ -15,6 +15,8 @@
 #include "daemon/loader/map_memory.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/object_check.h"
+#include "daemon/loader/object_uses.h"
+#include "daemon/loader/parameter_manifest.h"
 #include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -41,11 +43,13 @@ void DescribeManifest(const v1::Manifest& manifest, Program& program) {
   for (std::string& name : SessionMaps(manifest)) {
     *program.entry.add_session_map() = std::move(name);
   }
-  // What a session shares, nobody can load before there is the session.
+  // What a session shares, or a client chooses, nobody can load before.
   const uint32_t wanted =
       manifest.pool().has_ready() ? manifest.pool().ready() : kDefaultPoolReady;
-  program.entry.set_pool_target(program.entry.session_map_size() > 0 ? 0
-                                                                     : wanted);
+  program.entry.set_pool_target(
+      program.entry.session_map_size() > 0 || NeedsChoice(manifest) ? 0
+                                                                    : wanted);
+  *description->mutable_parameter() = manifest.parameter();
 }
 
 std::string_view BytesOf(const uint64_t& number) {
@@ -104,6 +108,12 @@ absl::Status ReadObject(const SafeDirectory& folder, std::string_view bytes,
 }
 
 std::string Irrevocable(const v1::Manifest& manifest, uint64_t bytes) {
+  if (IsUnrevocable(manifest)) {
+    return absl::StrCat(
+        "Nothing stops the program, and nothing takes back its fd, its "
+        "attachments or its maps (about ",
+        bytes, " bytes), until the last who has them lets go of them.");
+  }
   if (IsLoop(manifest)) {
     return absl::StrCat(
         "Revoking stops the loop at its next step and takes it off the ring. "
@@ -317,6 +327,35 @@ std::vector<std::unique_ptr<Program>> InspectVariants(
   return programs;
 }
 
+absl::Status CheckLimits(const AdmissionLimits& limits, Program& program) {
+  const Manifest& manifest = *program.manifest;
+  const v1::Manifest::Program& declared = manifest.message().program();
+  auto object = OpenProgram(program.loadable(), manifest.message());
+  if (!object.ok()) {
+    return manifest.RefuseAt(manifest.At("object"), ReasonOf(object.status()),
+                             object.status().message());
+  }
+  const ObjectUses uses = FindUses(program, object->get());
+  program.amounts = uses.amounts;
+  std::set<std::string> unrevocable;
+  if (IsUnrevocable(manifest.message())) {
+    unrevocable.insert(program.name());
+  }
+  for (const absl::Status& status :
+       {limits.CheckAll("program_type",
+                        {v1::Manifest::Type_Name(declared.type())}),
+        limits.CheckAll("map_type", uses.map_types),
+        limits.CheckAll("helper", uses.helpers),
+        limits.CheckAll("kfunc", uses.kfuncs),
+        limits.CheckAmounts("program", uses.amounts),
+        limits.CheckAll("unrevocable", unrevocable)}) {
+    if (status.ok()) continue;
+    return manifest.RefuseAt(manifest.At("object"), ReasonOf(status),
+                             RefusalOf(status).message());
+  }
+  return absl::OkStatus();
+}
+
 bool MayAnotherDo(const Program& program) {
   return !program.available() &&
          IsTheKernels(program.entry.description().summary().reason());
@@ -344,6 +383,7 @@ std::shared_ptr<const Program> Admission::Admit(
     ++chosen;
     Try(*programs[chosen], static_cast<int>(chosen));
   }
+  if (programs[chosen]->available()) CountTotal(*programs[chosen]);
   if (!programs[0]->manifest->message().variant().empty()) {
     DescribeVariants(programs, chosen);
   }
@@ -354,8 +394,31 @@ void Admission::Try(Program& program, int variant) {
   if (auto status = CheckNeeds(*program.manifest, variant); !status.ok()) {
     return MarkUnavailable(status, program);
   }
+  if (auto status = CheckLimits(limits_, program); !status.ok()) {
+    return MarkUnavailable(status, program);
+  }
   TrialResult unsettled;
   Finish(Verify(program, unsettled), program);
+}
+
+void Admission::SetLimits(AdmissionLimits limits) {
+  limits_ = mitigations_.admission_limits ? std::move(limits)
+                                          : AdmissionLimits::None();
+  total_ = {};
+}
+
+void Admission::CountTotal(Program& program) {
+  Amounts total = total_;
+  total += program.amounts;
+  const absl::Status status = limits_.CheckAmounts("total", total);
+  if (status.ok()) {
+    total_ = total;
+    return;
+  }
+  const Manifest& manifest = *program.manifest;
+  MarkUnavailable(manifest.RefuseAt(manifest.At("object"), ReasonOf(status),
+                                    RefusalOf(status).message()),
+                  program);
 }
 
 absl::Status Admission::CheckNeeds(const Manifest& manifest, int variant) {

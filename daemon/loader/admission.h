@@ -19,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
+#include "daemon/loader/admission_limits.h"
 #include "daemon/loader/drop_in.h"
 #include "daemon/loader/manifest.h"
 #include "daemon/loader/needs.h"
@@ -41,6 +42,7 @@ struct Program {
   SealedBytes linked;
   // Of the variants that it is not.
   std::vector<std::string> other_identities;
+  Amounts amounts;  // once it was tried
   // Where the object was read. Only without the mitigation read_once.
   std::optional<SafeDirectory> folder;
 
@@ -84,6 +86,10 @@ std::vector<std::unique_ptr<Program>> InspectVariants(
 // Makes `program` one that is not available, because of `why`.
 void MarkUnavailable(const absl::Status& why, Program& program);
 
+// Whether the administrator's limits allow a program that Inspect let pass;
+// fills its amounts. REASON_ADMISSION_LIMIT.
+absl::Status CheckLimits(const AdmissionLimits& limits, Program& program);
+
 // Whether another variant may be tried, now that `program` was: it is not
 // available, and the reason is the kernel's. What may pass is no reason for a
 // lesser one.
@@ -94,6 +100,10 @@ class Admission {
   // The kernel does not let this process make maps: as Trial::Create.
   static absl::StatusOr<Admission> Create(const v1::KernelFacts& kernel,
                                           const Mitigations& mitigations);
+
+  // What binds the entries admitted from now on, counted from the first.
+  // Without this, what is built in.
+  void SetLimits(AdmissionLimits limits);
 
   // Inspects and verifies one entry. Never fails: what is wrong is in the
   // program. A manifest and object that were verified before are not verified
@@ -125,6 +135,8 @@ class Admission {
         trial_(std::move(trial)) {}
 
   absl::Status CheckNeeds(const Manifest& manifest, int variant);
+  // Counts it among all, if they may be so many.
+  void CountTotal(Program& program);
   const TrialResult& Verify(const Program& program, TrialResult& unsettled);
   void Finish(const TrialResult& result, Program& program) const;
 
@@ -133,6 +145,8 @@ class Admission {
   std::string preemption_;
   Mitigations mitigations_;
   Trial trial_;
+  AdmissionLimits limits_;
+  Amounts total_;
   std::optional<KernelTypes> kernel_types_;   // once a variant needs something
   std::map<std::string, TrialResult> known_;  // by identity
   int trials_ = 0;

@@ -46,7 +46,6 @@ class Catalog {
   // Adds the programs that have a tag of the rule's.
   void NameTagged(CompiledRule& rule) const;
 
-
   std::map<std::string, std::shared_ptr<const Program>, std::less<>> programs_;
 };
 

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/admission.h"
+#include "daemon/loader/admission_files.h"
 #include "daemon/loader/catalog_files.h"
 #include "daemon/loader/confinement.h"
 #include "daemon/loader/forecast.h"
@@ -49,6 +50,7 @@ class Check {
 
   v1::CheckReply reply_;
   Mitigations mitigations_;             // those that judge files
+  AdmissionLimits limits_;
   std::optional<Admission> admission_;  // if it can load
   std::optional<KernelTypes> types_;    // if not, unless there are none
   absl::Status none_;  // not OK: no program fits, for this reason
@@ -105,6 +107,10 @@ absl::StatusOr<Check> Check::OfBtf(int file, const std::string& name) {
 
 absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
   mitigations_.file_safety = options.judge_files;
+  auto limits = ReadAdmissionLimits(options.admission_files, mitigations_);
+  if (!limits.ok()) return limits.status();
+  limits_ = *std::move(limits);
+  if (admission_.has_value()) admission_->SetLimits(limits_);
   const auto files = CatalogFiles::Find(options.folders, mitigations_);
   if (!files.ok()) return files.status();
   std::set<std::string> missing(options.programs.begin(),
@@ -207,6 +213,8 @@ void Check::Judge(Program& program, int variant, v1::CheckedVariant& checked) {
     MarkUnavailable(none_, program);
   } else if (admission_.has_value()) {
     admission_->Try(program, variant);
+  } else if (auto status = CheckLimits(limits_, program); !status.ok()) {
+    MarkUnavailable(status, program);
   } else if (types_.has_value()) {
     const Forecast forecast = Foretell(program, variant, *types_);
     if (!forecast.against.ok()) MarkUnavailable(forecast.against, program);

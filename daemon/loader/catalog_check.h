@@ -17,6 +17,8 @@ namespace bpfgrant::daemon {
 struct CheckOptions {
   std::vector<std::string> folders;   // as the daemon's --catalog
   std::vector<std::string> programs;  // by name; none: all
+  // As the daemon's --admission.
+  std::vector<std::string> admission_files;
   // BTF of another kernel, or an ELF file with it: judges by that. "": this
   // kernel's.
   std::string btf_file;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/btf_match.h"
 #include "daemon/loader/core_relocations.h"
+#include "daemon/loader/helper_name.h"
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
@@ -21,15 +22,6 @@
 
 namespace bpfgrant::daemon {
 namespace {
-
-#define BPFGRANT_HELPER_NAME(name) #name
-constexpr const char* kHelpers[] = {__BPF_FUNC_MAPPER(BPFGRANT_HELPER_NAME)};
-#undef BPFGRANT_HELPER_NAME
-
-std::string HelperName(uint32_t id) {
-  return id < std::size(kHelpers) ? absl::StrCat("'", kHelpers[id], "'")
-                                  : absl::StrCat("number ", id);
-}
 
 // What is missing, in the order in which a load would meet it.
 struct Missing {
@@ -164,7 +156,7 @@ class Examination {
         continue;
       }
       missing_.perhaps.push_back(
-          absl::StrCat("the kernel has no helper ", HelperName(helper)));
+          absl::StrCat("the kernel has no helper '", HelperName(helper), "'"));
     }
   }
 

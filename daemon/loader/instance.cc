@@ -14,7 +14,9 @@
 #include "absl/strings/string_view.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/manifest.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/parameter_object.h"
 #include "daemon/loader/rights.h"
 #include "daemon/loader/swap.h"
 #include "proto/refusal/refusal.h"
@@ -169,6 +171,12 @@ absl::StatusOr<Instance> Collect(const bpf_object* object,
     }
     instance.handles.push_back(*std::move(handle));
   }
+  for (const v1::Parameter& parameter : manifest.parameter()) {
+    if (!parameter.has_entry()) continue;
+    auto map = Duplicate(bpf_map__fd(MapOf(object, parameter.entry().map())));
+    if (!map.ok()) return map.status();
+    instance.entry_maps.push_back(*std::move(map));
+  }
   for (const std::string& name : SessionMaps(manifest)) {
     auto map = Duplicate(bpf_map__fd(MapOf(object, name)));
     if (!map.ok()) return map.status();
@@ -189,11 +197,11 @@ absl::Status AddMapId(int map, ObjectIds& ids) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Instance> LoadInstance(const Program& program,
-                                      const DaemonMaps& maps, uint32_t slot,
-                                      uint64_t nonce,
-                                      const Mitigations& mitigations,
-                                      absl::Span<const UniqueFd> session_maps) {
+absl::StatusOr<Instance> LoadInstance(
+    const Program& program, const DaemonMaps& maps, uint32_t slot,
+    uint64_t nonce, const Mitigations& mitigations,
+    absl::Span<const UniqueFd> session_maps,
+    absl::Span<const v1::ParameterValue> parameters) {
   const v1::Manifest& manifest = program.manifest->message();
   std::string_view bytes = program.loadable();
   absl::StatusOr<SealedBytes> again;
@@ -205,8 +213,15 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
   }
   auto object = OpenProgram(bytes, manifest);
   if (!object.ok()) return object.status();
-  if (auto status =
-          SetGate(object->get(), slot, nonce, manifest.program().on_revoke());
+  if (!IsUnrevocable(manifest)) {
+    if (auto status =
+            SetGate(object->get(), slot, nonce, manifest.program().on_revoke());
+        !status.ok()) {
+      return status;
+    }
+  }
+  if (auto status = SetParameters(object->get(), manifest, parameters,
+                                  mitigations.parameter_ranges);
       !status.ok()) {
     return status;
   }
@@ -228,7 +243,8 @@ absl::StatusOr<Instance> LoadInstance(const Program& program,
     return status;
   }
   bpf_map* gate_map = GateOf(object->get());
-  if (gate_map == nullptr || bpf_map__reuse_fd(gate_map, maps.gate) < 0) {
+  if (gate_map == nullptr ? !IsUnrevocable(manifest)
+                          : bpf_map__reuse_fd(gate_map, maps.gate) < 0) {
     return LoadFailed(program, errno, "the gate cannot be put in place");
   }
   for (const auto& [name, fd] : {std::pair(kLoopTraceMap, maps.trace),

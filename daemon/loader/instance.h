@@ -35,6 +35,8 @@ struct Instance {
   std::vector<UniqueFd> handles;
   // Maps with SCOPE_SESSION that this load made, for the session's next.
   std::vector<UniqueFd> session_maps;
+  // The maps that parameters go into, in the manifest's order of these.
+  std::vector<UniqueFd> entry_maps;
   // What this load made: for this instance alone, and for its session.
   ObjectIds objects;
   ObjectIds session_objects;
@@ -54,16 +56,20 @@ struct DaemonMaps {
 // Loads `program`, which must be available, behind slot `slot` of the gate
 // map: it runs while that slot holds `nonce`, which must not be 0.
 //
+// `parameters` are values for those that are constants; of all others, and
+// without any, it is the default.
+//
 // `session_maps` are those of an earlier load for the same session, or empty.
 //
 // REASON_LOAD_FAILED: the kernel refused, with its errno. REASON_BUSY:
 // likewise, for want of memory or fds. REASON_INVALID_ARGUMENT: a session map
-// is not one that this program makes. kInternal: the kernel did not narrow an
-// fd as asked.
+// is not one that this program makes. REASON_PARAMETER_*: policy::Settle's.
+// kInternal: the kernel did not narrow an fd as asked.
 absl::StatusOr<Instance> LoadInstance(
     const Program& program, const DaemonMaps& maps, uint32_t slot,
     uint64_t nonce, const Mitigations& mitigations,
-    absl::Span<const UniqueFd> session_maps = {});
+    absl::Span<const UniqueFd> session_maps = {},
+    absl::Span<const v1::ParameterValue> parameters = {});
 
 }  // namespace bpfgrant::daemon
 

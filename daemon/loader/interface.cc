@@ -13,6 +13,7 @@
 #include "daemon/loader/layout.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/object.h"
+#include "policy/parameter.h"
 #include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
@@ -85,6 +86,19 @@ std::string WriteGeometry(const v1::Manifest& manifest,
                       "\n\n");
 }
 
+// Their names, for AcquireOptions.
+std::string WriteParameters(const v1::Manifest& manifest,
+                            const std::string& name) {
+  std::string text;
+  for (const v1::Parameter& parameter : manifest.parameter()) {
+    absl::StrAppend(&text, "#define ", name, "_PARAMETER_",
+                    absl::AsciiStrToUpper(parameter.name()), " \"",
+                    parameter.name(), "\" /* ", policy::RangeOf(parameter),
+                    " */\n");
+  }
+  return text.empty() ? text : text + "\n";
+}
+
 std::string WriteHeader(const v1::Manifest& manifest, const std::string& hash,
                         const std::string& declarations) {
   const std::string name = absl::AsciiStrToUpper(manifest.name());
@@ -101,7 +115,8 @@ std::string WriteHeader(const v1::Manifest& manifest, const std::string& hash,
                       "\"\n"
                       "#define ",
                       name, "_INTERFACE_HASH \\\n  \"", hash, "\"\n\n",
-                      WriteGeometry(manifest, name), declarations,
+                      WriteGeometry(manifest, name),
+                      WriteParameters(manifest, name), declarations,
                       declarations.empty() ? "" : "\n", "#endif /* ", guard,
                       " */\n");
 }
@@ -118,6 +133,10 @@ absl::StatusOr<Interface> DescribeInterface(const bpf_object* object,
     const v1::Manifest::Loop& loop = message.loop();
     absl::StrAppend(&parts.canonical, "ring ", loop.sq_entries(), " ",
                     loop.cq_entries(), " memory ", loop.memory_bytes(), "\n");
+  }
+  for (const v1::Parameter& parameter : message.parameter()) {
+    absl::StrAppend(&parts.canonical, "parameter ", parameter.name(), " ",
+                    parameter.type_case(), "\n");
   }
   auto handle = handles.begin();
   for (const OfferedMap& offered : OfferedMaps(message)) {

@@ -20,6 +20,8 @@ struct LoaderOptions {
   std::vector<std::string> catalog_directories;
   std::vector<std::string> policy_directories;
   std::vector<std::string> key_directories;
+  // Later ones override field by field.
+  std::vector<std::string> admission_files;
   Mitigations mitigations;
 };
 

@@ -10,6 +10,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/needs.h"
+#include "daemon/loader/parameter_manifest.h"
 #include "daemon/loader/tracing_manifest.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -217,7 +218,7 @@ absl::Status CheckProgram(const TextFile& text, const v1::Manifest& manifest) {
   }
   if (program.on_revoke() == v1::Manifest::ON_REVOKE_UNSPECIFIED) {
     return text.Complain(text.Where("program", -1, "on_revoke"),
-                         "on_revoke must be given: PASS or DROP");
+                         "on_revoke must be given: PASS, DROP or NOTHING");
   }
   return absl::OkStatus();
 }
@@ -313,6 +314,11 @@ absl::Status CheckMaps(const TextFile& text, const v1::Manifest& manifest) {
                            "a tracing program's maps are a grant's each: none "
                            "of them is swappable");
     }
+    if (IsUnrevocable(manifest) && map.swappable()) {
+      return text.Complain(text.Where("map", i, "swappable"),
+                           "the gate turns maps over: on_revoke NOTHING has "
+                           "none");
+    }
     swappable += map.swappable();
     if (static_cast<int>(handles.size()) + swappable > kMaxHandles) {
       return text.Complain(
@@ -336,6 +342,10 @@ v1::Target TargetOf(const v1::Manifest::Program& program) {
     default:
       return v1::TARGET_UNSPECIFIED;
   }
+}
+
+bool IsUnrevocable(const v1::Manifest& manifest) {
+  return manifest.program().on_revoke() == v1::Manifest::NOTHING;
 }
 
 bool IsName(std::string_view name) {
@@ -371,6 +381,7 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Parse(
       return status;
     }
   }
+  if (auto status = CheckParameters(text, message); !status.ok()) return status;
   return manifest;
 }
 

@@ -63,6 +63,9 @@ class Manifest {
 // Unspecified for loops, which have their rings.
 v1::Target TargetOf(const v1::Manifest::Program& program);
 
+// Whether it asks for a program that no gate stops.
+bool IsUnrevocable(const v1::Manifest& manifest);
+
 // Whether `name` can be a program's, a map's or a handle's:
 // [a-z][a-z0-9_]{0,62}.
 bool IsName(std::string_view name);

@@ -20,6 +20,7 @@
 #include "daemon/loader/loop_link.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/parameter_object.h"
 #include "daemon/loader/references.h"
 #include "daemon/loader/tracing_manifest.h"
 #include "daemon/loader/tracing_object.h"
@@ -243,11 +244,19 @@ const char* MissingGateConstant(const bpf_object* object) {
   return nullptr;
 }
 
-void ForgetGate(bpf_object* object) {
-  if (bpf_map* constants = SectionMap(object, kGateSection)) {
+void ForgetConstants(bpf_object* object) {
+  for (const char* section : {kGateSection, kParameterSection}) {
+    bpf_map* constants = SectionMap(object, section);
+    if (constants == nullptr) continue;
     bpf_map__set_map_flags(constants,
                            bpf_map__map_flags(constants) & ~BPF_F_RDONLY_PROG);
   }
+}
+
+size_t SizeOfConstant(const bpf_object* object, std::string_view section,
+                      std::string_view name) {
+  const btf_var_secinfo* place = FindConstant(object, section, name);
+  return place == nullptr ? 0 : place->size;
 }
 
 bool SetConstant(const bpf_object* object, std::string_view section,

@@ -93,6 +93,10 @@ absl::Status SetGate(bpf_object* object, uint32_t slot, uint64_t nonce,
 bool SetConstant(const bpf_object* object, std::string_view section,
                  std::string_view name, const void* value, size_t size);
 
+// Bytes of the constant `name` of that section; 0: there is none.
+size_t SizeOfConstant(const bpf_object* object, std::string_view section,
+                      std::string_view name);
+
 // Of a loaded object: where its program finds the number of its slot.
 struct GatePlace {
   int map;          // the fd of a section of constants
@@ -103,9 +107,10 @@ GatePlace GateSlotOf(const bpf_object* object);
 // The name of a variable of the gate that it lacks; null: it has them all.
 const char* MissingGateConstant(const bpf_object* object);
 
-// Has the verifier take the gate's variables for unknown: their section is then
-// no constant to it. For a trial only; before a load.
-void ForgetGate(bpf_object* object);
+// Has the verifier take the variables of the gate, and those of parameters, for
+// unknown: their sections are then no constants to it. For a trial only; before
+// a load.
+void ForgetConstants(bpf_object* object);
 
 // A map that a client gets a handle of.
 struct OfferedMap {

@@ -12,6 +12,7 @@
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/object.h"
+#include "daemon/loader/parameter_object.h"
 #include "daemon/loader/swap.h"
 #include "daemon/loader/tracing_manifest.h"
 #include "daemon/loader/tracing_object.h"
@@ -142,6 +143,12 @@ absl::Status CheckMaps(const bpf_object* object, const Manifest& manifest) {
   return absl::OkStatus();
 }
 
+// What else there is beside the programs.
+absl::Status CheckParts(const bpf_object* object, const Manifest& manifest) {
+  auto status = CheckMaps(object, manifest);
+  return status.ok() ? CheckParameterPlaces(object, manifest) : status;
+}
+
 }  // namespace
 
 absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
@@ -156,6 +163,13 @@ absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
       !status.ok()) {
     return status;
   }
+  if (IsUnrevocable(manifest.message())) {
+    if (GateOf(object) == nullptr) return CheckParts(object, manifest);
+    return manifest.RefuseAt(
+        manifest.text().Where("program", -1, "on_revoke"),
+        v1::REASON_OBJECT_MISMATCH,
+        "the object has a gate: on_revoke is PASS or DROP, not NOTHING");
+  }
   if (auto status = CheckGate(GateOf(object), manifest); !status.ok()) {
     return status;
   }
@@ -164,7 +178,7 @@ absl::Status CheckObject(const bpf_object* object, const Manifest& manifest) {
         place, v1::REASON_GATE_MISSING,
         absl::StrCat("the object has no constant '", name, "'"));
   }
-  return CheckMaps(object, manifest);
+  return CheckParts(object, manifest);
 }
 
 }  // namespace bpfgrant::daemon

@@ -45,7 +45,7 @@ absl::StatusOr<Number> LookUp(int (*call)(const char*, Record*, char*, size_t,
       absl::StrCat("looking up '", wanted, "': the record is too long"));
 }
 
-class MachineNames : public policy::NameResolver {
+class Databases : public policy::NameResolver {
  public:
   absl::StatusOr<uid_t> User(std::string_view name) const override {
     return LookUp(getpwnam_r, name, &passwd::pw_uid);

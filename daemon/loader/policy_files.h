@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/mitigations.h"
+#include "policy/policy.h"
 #include "policy/signatures.h"
 
 namespace bpfgrant::daemon {
@@ -22,6 +23,9 @@ struct Policy {
   std::vector<CompiledRule> rules;
   policy::SignatureRules signatures;
 };
+
+// The machine's databases of users and groups.
+const policy::NameResolver& MachineNames();
 
 // Reads "*.policy" of all folders, laid over each other (layers.h), and
 // compiles them, in the order of their names. User and group names are looked

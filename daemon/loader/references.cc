@@ -10,6 +10,8 @@ namespace {
 
 // R_BPF_64_64: where something is, as opposed to a call of it.
 constexpr uint32_t kAddress = 1;
+// R_BPF_64_32.
+constexpr uint32_t kCall = 10;
 
 class Reader {
  public:
@@ -60,6 +62,9 @@ class Reader {
       if (ELF64_R_TYPE(relocation.r_info) == kAddress) outer.asks = true;
     } else if (elf_.SectionName(symbol.st_shndx) == ".maps") {
       AddMapAt(symbol, found);
+    } else if (ELF64_R_TYPE(relocation.r_info) == kCall &&
+               SectionName(symbol.st_shndx) != kFunctionSection) {
+      found.called.insert(SectionName(symbol.st_shndx));
     }
   }
 

@@ -40,6 +40,8 @@ struct OuterFunction {
 struct References {
   std::optional<CodeSpan> code;  // nothing: there is no such program
   std::set<std::string> maps;
+  // Sections of programs that it calls as functions.
+  std::set<std::string> called;
   std::map<std::string, OuterFunction> functions;  // all, by name
 };
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/loader/admission_files.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/key_ring.h"
 #include "daemon/loader/loop_manifest.h"
@@ -61,8 +62,8 @@ void AddIds(const ObjectIds& made, LoadReply& reply) {
   }
 }
 
-// Fds that come with a request, but for a load, which says itself what it may
-// bring.
+// Fds that come with a request, but for those that say themselves what they may
+// bring: a load, a configuration.
 size_t FdsBeside(LoaderRequest::BodyCase body) {
   switch (body) {
     case LoaderRequest::kAttach:
@@ -89,6 +90,15 @@ absl::StatusOr<Requests::Reload> Requests::BeginReload() {
   auto policy = ReadPolicy(options_.policy_directories,
                            options_.catalog_directories, options_.mitigations);
   if (!policy.ok()) return policy.status();
+  auto limits =
+      ReadAdmissionLimits(options_.admission_files, options_.mitigations);
+  if (!limits.ok()) return limits.status();
+  if (options_.mitigations.admission_limits) {
+    if (auto status = limits->CheckTrust(policy->rules, MachineNames());
+        !status.ok()) {
+      return status;
+    }
+  }
   auto keys = KeyRing::Read(options_.key_directories, options_.mitigations);
   if (!keys.ok()) return keys.status();
   SignatureCheck signatures;
@@ -99,13 +109,19 @@ absl::StatusOr<Requests::Reload> Requests::BeginReload() {
   auto catalog = CatalogReader::Begin(options_.catalog_directories, admission_,
                                       std::move(signatures));
   if (!catalog.ok()) return catalog.status();
-  return Reload{std::move(policy->rules), *std::move(catalog)};
+  admission_.SetLimits(*limits);
+  return Reload{std::move(policy->rules), limits->Describe(),
+                *std::move(catalog)};
 }
 
 absl::StatusOr<UniqueFd> Requests::FinishReload(Reload reload) {
   Catalog catalog = std::move(reload.catalog).Finish();
-  auto snapshot = SealedBytes::Copy(
-      catalog.Describe(reload.rules).SerializeAsString(), "bpfgrant:snapshot");
+  Snapshot message = catalog.Describe(reload.rules);
+  for (v1::LimitInForce& limit : reload.limits) {
+    *message.add_admission_limit() = std::move(limit);
+  }
+  auto snapshot =
+      SealedBytes::Copy(message.SerializeAsString(), "bpfgrant:snapshot");
   if (!snapshot.ok()) return snapshot.status();
   catalog_ = std::move(catalog);
   return (*std::move(snapshot)).TakeFd();
@@ -186,9 +202,11 @@ absl::Status Requests::OnLoad(uint64_t id, const LoadRequest& request,
   }
   const DaemonMaps maps{gates_.fd(), loop_maps_.trace.get(),
                         loop_maps_.steps.get()};
+  const std::vector<v1::ParameterValue> parameters(request.parameter().begin(),
+                                                   request.parameter().end());
   auto instance =
       LoadInstance(**program, maps, request.gate_slot(), request.gate_nonce(),
-                   options_.mitigations, session_maps);
+                   options_.mitigations, session_maps, parameters);
   if (!instance.ok()) return SendRefusal(id, instance.status());
   const ObjectRegister::Gate gate{request.gate_slot(), request.gate_nonce()};
   LoaderReply reply;
@@ -200,6 +218,11 @@ absl::Status Requests::OnLoad(uint64_t id, const LoadRequest& request,
   if (census_.ok()) {
     register_.Enter(gate, std::move(instance->objects),
                     std::move(instance->session_objects));
+  }
+  if (auto status =
+          configurations_.Keep(gate, *program, std::move(instance->entry_maps));
+      !status.ok()) {
+    return SendRefusal(id, status);
   }
   std::vector<UniqueFd> fds;
   if (IsLoop((*program)->manifest->message())) {
@@ -248,6 +271,7 @@ absl::Status Requests::OnEnroll(uint64_t id, const EnrollRequest& request,
 
 absl::Status Requests::OnDismiss(uint64_t id, const DismissRequest& request) {
   machine_programs_.Dismiss({request.gate_slot(), request.gate_nonce()});
+  configurations_.Forget({request.gate_slot(), request.gate_nonce()});
   LoaderReply reply;
   reply.mutable_dismiss();
   return Answer(id, absl::OkStatus(), std::move(reply));
@@ -345,7 +369,7 @@ absl::Status Requests::AnswerReload(absl::StatusOr<UniqueFd> snapshot) {
 
 absl::Status Requests::Handle(BrokerChannel::Request request) {
   const uint64_t id = request.message.id();
-  if (!request.message.has_load() &&
+  if (!request.message.has_load() && !request.message.has_configure() &&
       request.fds.size() != FdsBeside(request.message.body_case())) {
     return absl::InvalidArgumentError("a request with the wrong fds");
   }
@@ -368,6 +392,14 @@ absl::Status Requests::Handle(BrokerChannel::Request request) {
       return OnEnroll(id, request.message.enroll(), std::move(request.fds[0]));
     case LoaderRequest::kDismiss:
       return OnDismiss(id, request.message.dismiss());
+    case LoaderRequest::kConfigure: {
+      LoaderReply reply;
+      reply.mutable_configure();
+      return Answer(
+          id,
+          configurations_.Configure(request.message.configure(), request.fds),
+          std::move(reply));
+    }
     case LoaderRequest::BODY_NOT_SET:
       break;
   }

@@ -22,6 +22,7 @@
 #include "daemon/loader/broker_channel.h"
 #include "daemon/loader/catalog.h"
 #include "daemon/loader/census.h"
+#include "daemon/loader/configurations.h"
 #include "daemon/loader/gate_map.h"
 #include "daemon/loader/loader.h"
 #include "daemon/loader/loops.h"
@@ -48,7 +49,8 @@ class Requests {
         census_(Census::Create()),
         attacher_(options.mitigations),
         loops_(options.mitigations),
-        machine_programs_(options.mitigations) {}
+        machine_programs_(options.mitigations),
+        configurations_(options.mitigations) {}
 
   // Reads catalog and policy and puts both in force, or changes nothing.
   // Returns the snapshot for the broker.
@@ -76,6 +78,7 @@ class Requests {
   // Catalog and policy that are being read, and not in force yet.
   struct Reload {
     std::vector<CompiledRule> rules;
+    std::vector<v1::LimitInForce> limits;
     CatalogReader catalog;
   };
 
@@ -113,6 +116,7 @@ class Requests {
   Attacher attacher_;
   Loops loops_;
   MachinePrograms machine_programs_;
+  Configurations configurations_;
   Catalog catalog_;
   std::deque<uint64_t> reloads_;  // asked for; the first is under way
   std::optional<Reload> reload_;

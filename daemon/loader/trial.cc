@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/manifest.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/swap.h"
 #include "daemon/loader/tracing_manifest.h"
@@ -153,15 +154,8 @@ absl::Status SetTrialGate(bpf_object* object, v1::Manifest::OnRevoke answer) {
   return SetGate(object, random.slot % kGateSlots, random.nonce | 1, answer);
 }
 
-absl::Status LoadWithTwin(bpf_object* object, int twin,
-                          std::vector<char>& buffer) {
+absl::Status Load(bpf_object* object, std::vector<char>& buffer) {
   const LibbpfLog log;
-  if (bpf_map__reuse_fd(GateOf(object), twin) < 0) {
-    if (MayPass(errno))
-      return RefuseWhatMayPass("putting the twin in place", errno);
-    return absl::InternalError(
-        absl::StrCat("putting the twin in place: ", std::strerror(errno)));
-  }
   bpf_program* program;
   bpf_object__for_each_program(program, object) {
     bpf_program__set_log_buf(program, buffer.data(), buffer.size());
@@ -171,6 +165,31 @@ absl::Status LoadWithTwin(bpf_object* object, int twin,
     return LoadError(error, buffer.data(), log.LastLine());
   }
   return absl::OkStatus();
+}
+
+absl::Status LoadWithTwin(bpf_object* object, int twin,
+                          std::vector<char>& buffer) {
+  if (bpf_map__reuse_fd(GateOf(object), twin) < 0) {
+    if (MayPass(errno))
+      return RefuseWhatMayPass("putting the twin in place", errno);
+    return absl::InternalError(
+        absl::StrCat("putting the twin in place: ", std::strerror(errno)));
+  }
+  return Load(object, buffer);
+}
+
+TrialResult RunWithoutGate(bpf_object* object, const v1::Manifest& manifest) {
+  TrialResult result;
+  std::vector<char> log(kLogBufferBytes, '\0');
+  result.status = Load(object, log);
+  log.back() = '\0';
+  if (!result.status.ok()) {
+    result.verifier_log = EndOf(log.data());
+    return result;
+  }
+  result.status = CheckSwapAccess(object, manifest);
+  result.runnable = IsRunnable(bpf_program__fd(ProgramOf(object)));
+  return result;
 }
 
 }  // namespace
@@ -207,7 +226,7 @@ absl::Status Trial::RunForAnyGate(std::string_view bytes,
       return status;
     }
   }
-  ForgetGate(object->get());
+  ForgetConstants(object->get());
   return LoadWithTwin(object->get(), twin_.get(), log);
 }
 
@@ -219,6 +238,7 @@ TrialResult Trial::Run(std::string_view bytes,
     result.status = object.status();
     return result;
   }
+  if (IsUnrevocable(manifest)) return RunWithoutGate(object->get(), manifest);
   result.status = SetTrialGate(object->get(), manifest.program().on_revoke());
   if (result.status.ok() && IsLoop(manifest)) {
     result.status = SetLoopConstants(object->get(), manifest, Mitigations());

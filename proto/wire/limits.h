@@ -17,8 +17,10 @@ namespace bpfgrant {
 inline constexpr size_t kMaxFrameBytes = 64 * 1024;
 // Replies that list things stop here and say how to go on. Bytes.
 inline constexpr size_t kListReplyBytes = 32 * 1024;
-// fds beside a client's packet: the socket to attach to.
-inline constexpr size_t kMaxFdsFromClient = 1;
+// Parameters of a program that are fds, and fds beside a client's packet: the
+// socket to attach to comes with them.
+inline constexpr size_t kMaxFileParameters = 4;
+inline constexpr size_t kMaxFdsFromClient = 1 + kMaxFileParameters;
 // fds beside a packet of the daemon's: the program and its handles. The
 // kernel's own limit is 253 (SCM_MAX_FD, include/net/scm.h).
 inline constexpr size_t kMaxFdsPerGrant = 16;
@@ -48,6 +50,15 @@ inline constexpr size_t kMaxLookedAt = 1024;
 inline constexpr size_t kMaxQueuedEvents = 128;
 // Who watches, of one user: each event is copied to each.
 inline constexpr size_t kMaxWatchersPerUser = 64;
+
+// Loads of one user's for values of parameters that no ready instance has: so
+// many at once after a rest, and in a minute.
+inline constexpr uint32_t kValueLoadsAtOnce = 16;
+inline constexpr uint32_t kValueLoadsPerMinute = 60;
+// Values for which an instance is kept ready, of one user and in all. The one
+// that was not asked for for longest makes room.
+inline constexpr size_t kKeptValuesPerUser = 4;
+inline constexpr size_t kKeptValues = 256;
 
 // fds in flight to the sockets of one user: sent, not yet read. The kernel
 // counts them against RLIMIT_NOFILE of the daemon's user, for all clients
@@ -111,6 +122,10 @@ inline constexpr size_t kMaxFilesPerDirectory = 4096;
 // Of a manifest: variants, and what each of them may need.
 inline constexpr int kMaxVariants = 8;
 inline constexpr int kMaxNeeds = 16;
+// Parameters of one program; choices of an enumeration; bytes of a value.
+inline constexpr int kMaxParameters = 16;
+inline constexpr int kMaxChoices = 32;
+inline constexpr uint32_t kMaxValueBytes = 256;
 // Tracepoints of one program.
 inline constexpr int kMaxHooks = 8;
 inline constexpr uint32_t kDefaultPoolReady = 4;

@@ -56,6 +56,8 @@ class CheckTest : public ::testing::Test {
   absl::StatusOr<v1::CheckReply> Check(const std::string& btf = "") {
     CheckOptions options;
     options.folders = {folder_.path()};
+    options.admission_files = {folder_.Write(
+        "admission.conf", "kfunc: [\"default\", \"bpf_never_heard_of\"]")};
     options.btf_file = btf;
     return CheckCatalog(options);
   }

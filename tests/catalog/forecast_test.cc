@@ -88,7 +88,8 @@ TEST_F(ForecastTest, WhatIsMissingIsNamed) {
 
         Case{"lacks_value", "the kernel has no 'BPF_MAP_TYPE_NEVER_HEARD_OF'"},
         Case{"takes_it_for_another", "the kernel has no 'task_struct.pid'"},
-        Case{"calls_what_is_not", "the kernel has no helper number 100000"}}) {
+        Case{"calls_what_is_not",
+             "the kernel has no helper 'number 100000'"}}) {
     const Forecast forecast = ForetellOne(one.function);
     EXPECT_EQ(ReasonOf(forecast.against), v1::REASON_KERNEL_TOO_OLD);
     EXPECT_THAT(std::string(forecast.against.message()),

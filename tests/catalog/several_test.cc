@@ -39,7 +39,15 @@ class SeveralTest : public ::testing::Test {
                   SampleManifest("sample", object, "function: \"sample\"",
                                  absl::StrCat("function: \"", function, "\"")) +
                       maps);
-    return AdmitFrom(folder_.path(), "sample");
+    auto admission = Admission::Create({}, {});
+    EXPECT_TRUE(admission.ok()) << admission.status();
+    AdmissionLimits limits;
+    EXPECT_TRUE(
+        limits
+            .Override("a.conf", "kfunc: [\"default\", \"bpf_never_heard_of\"]")
+            .ok());
+    admission->SetLimits(limits);
+    return AdmitFrom(folder_.path(), "sample", *admission);
   }
   // What the program answers to a packet.
   int Answer(const Program& program) {

@@ -101,7 +101,8 @@ Daemon::Daemon(fs::path folder)
     : folder_(std::move(folder)),
       runtime_(folder_ / "runtime"),
       catalog_(folder_ / "catalog"),
-      policy_(folder_ / "policy") {}
+      policy_(folder_ / "policy"),
+      admission_(folder_ / "admission.conf") {}
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(
     const DaemonOptions& options) {
@@ -163,6 +164,8 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
       catalog_,
       "--policy",
       policy_,
+      "--admission",
+      admission_,
       "--user",
       absl::StrCat(kBrokerUser, ":", kBrokerUser)};
   if (!options.without.empty()) {
@@ -243,6 +246,10 @@ std::string Daemon::Log() const { return ReadAll(folder_ / "log"); }
 
 void Daemon::WritePolicy(const std::string& text, const std::string& file) {
   WriteFile(policy_ / file, text);
+}
+
+void Daemon::WriteAdmission(const std::string& text) {
+  WriteFile(admission_, text);
 }
 
 void Daemon::AddCatalogEntry(const std::string& name,

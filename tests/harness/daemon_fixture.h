@@ -86,6 +86,8 @@ class Daemon {
   // them count. They fail the test if they cannot be written.
   void WritePolicy(const std::string& text,
                    const std::string& file = "test.policy");
+  // The admission limits; without this there are those built in.
+  void WriteAdmission(const std::string& text);
   // Writes NAME.manifest, and NAME.bpf.o as a copy of the file `object`, if one
   // is named.
   void AddCatalogEntry(const std::string& name, const std::string& manifest,
@@ -123,7 +125,7 @@ class Daemon {
                              std::chrono::milliseconds timeout);
   void KillAll();
 
-  const std::filesystem::path folder_, runtime_, catalog_, policy_;
+  const std::filesystem::path folder_, runtime_, catalog_, policy_, admission_;
   NotifySocket notices_;
   UniqueFd guard_alive_;
   pid_t broker_ = -1;  // the process that was started

@@ -129,6 +129,9 @@ TEST_F(ReadOptionsTest, FillsInDefaults) {
   EXPECT_THAT(options.policy_directories,
               ElementsAre("/usr/lib/bpfgrant/policy.d",
                           "/run/bpfgrant/policy.d", "/etc/bpfgrant/policy.d"));
+  EXPECT_THAT(options.admission_files,
+              ElementsAre("/usr/lib/bpfgrant/admission.conf",
+                          "/etc/bpfgrant/admission.conf"));
   EXPECT_FALSE(options.administrator_group.has_value());
   EXPECT_FALSE(options.identify_by_nonce);
   EXPECT_EQ(options.limits.sessions(), kDefaultSessions);
@@ -142,6 +145,7 @@ constexpr char kFull[] = R"(runtime_directory: "/run/other"
 catalog_directory: "/a"
 catalog_directory: "/b"
 policy_directory: "/c"
+admission_file: "/d"
 broker_user: "1000:2000"
 administrator_group: "3000"
 limits { sessions: 10 handshake_ms: 100 }
@@ -153,6 +157,7 @@ TEST_F(ReadOptionsTest, TakesTheConfiguration) {
   EXPECT_EQ(options.runtime_directory, "/run/other");
   EXPECT_THAT(options.catalog_directories, ElementsAre("/a", "/b"));
   EXPECT_THAT(options.policy_directories, ElementsAre("/c"));
+  EXPECT_THAT(options.admission_files, ElementsAre("/d"));
   EXPECT_EQ(options.broker_uid, 1000u);
   EXPECT_EQ(options.broker_gid, 2000u);
   EXPECT_EQ(options.administrator_group, 3000u);
@@ -165,12 +170,13 @@ TEST_F(ReadOptionsTest, CommandLineOverridesTheConfiguration) {
   Write(kFull);
   const Options options =
       MustRead({"--runtime-dir", "/run/third", "--catalog", "/x", "--catalog",
-                "/y", "--policy", "/z", "--user", "5", "--admin-group", "6",
-                "--identify", "nonce", "--verbose"});
+                "/y", "--policy", "/z", "--admission", "/w", "--user", "5",
+                "--admin-group", "6", "--identify", "nonce", "--verbose"});
   EXPECT_EQ(options.runtime_directory, "/run/third");
   // In the order given: later ones override by file name.
   EXPECT_THAT(options.catalog_directories, ElementsAre("/x", "/y"));
   EXPECT_THAT(options.policy_directories, ElementsAre("/z"));
+  EXPECT_THAT(options.admission_files, ElementsAre("/w"));
   EXPECT_EQ(options.broker_uid, 5u);
   EXPECT_EQ(options.administrator_group, 6u);
   EXPECT_TRUE(options.identify_by_nonce);

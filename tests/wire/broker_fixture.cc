@@ -155,7 +155,7 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
       grace_period(loop, GraceKeeper(setup.grace_periods)),
       remains(loop, loader, ledger, setup.census),
       pool(loop, loader, gates, remains, setup.pool,
-           !mitigations.instances_not_reused),
+           !mitigations.instances_not_reused, mitigations.values_by_user),
       audit(loop, mitigations,
             [this](v1::AuditRecord record) {
               records.push_back(std::move(record));

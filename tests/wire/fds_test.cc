@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "proto/wire/limits.h"
 #include "tests/wire/broker_fixture.h"
 #include "tests/wire/fd_limit.h"
 
@@ -91,15 +92,15 @@ TEST_F(FdsTest, SocketThatIsNotNeededIsClosed) {
   EXPECT_EQ(Count(), before);
 }
 
-// More than the one that any call takes: no correct client does that.
-TEST_F(FdsTest, TwoOrMoreEndTheSession) {
+// More than any call takes: no correct client does that.
+TEST_F(FdsTest, MoreThanAnyCallTakesEndTheSession) {
   Start();
   const UniqueFd fd = Sendable();
   std::vector<v1::ClientFrame> frames = CallsWithoutFds();
   frames.push_back(AcquireFrame());
   frames.push_back(HelloFrame());
   frames.emplace_back();
-  for (const size_t count : {size_t{2}, size_t{17}, size_t{253}}) {
+  for (const size_t count : {kMaxFdsFromClient + 1, size_t{17}, size_t{253}}) {
     const std::vector<int> fds(count, fd.get());
     for (const v1::ClientFrame& frame : frames) {
       const size_t before = Count();
@@ -133,6 +134,7 @@ TEST_F(FdsTest, KernelRefusesToSend) {
 TEST_F(FdsTest, RightsInTwoMessagesAreCountedTogether) {
   Start();
   const UniqueFd fd = Sendable();
+  const std::vector<int> most(kMaxFdsFromClient, fd.get());
   const int one[] = {fd.get()};
   const size_t before = Count();
   {
@@ -140,7 +142,7 @@ TEST_F(FdsTest, RightsInTwoMessagesAreCountedTogether) {
     v1::ClientFrame frame = AcquireFrame();
     frame.set_request(2);
     ASSERT_EQ(peer.SendWith(frame.SerializeAsString(),
-                            Control().Rights(one).Rights(one)),
+                            Control().Rights(most).Rights(one)),
               0);
     EXPECT_TRUE(peer.SeesEnd());
   }

@@ -59,6 +59,20 @@ class GrantsTest : public WireTest {
   }
 };
 
+TEST_F(GrantsTest, WhatNothingStopsIsForTheTrusted) {
+  BrokerSetup setup;
+  setup.catalog = Catalog({TestProgram()}, {Allow("sampler", 4)});
+  setup.catalog.mutable_entry(0)
+      ->mutable_description()
+      ->mutable_detail()
+      ->set_on_revoke("NOTHING");
+  Start(setup);
+  EXPECT_EQ(Open().Acquire().reason(), v1::REASON_ADMISSION_LIMIT);
+  setup.catalog.mutable_rule(0)->set_trusted(true);
+  broker().Replace(setup.catalog);
+  EXPECT_TRUE(Open().Acquire().frame.has_acquire());
+}
+
 TEST_F(GrantsTest, ReleaseClosesTheGateOnce) {
   Start();
   RawPeer peer = Open();

@@ -26,6 +26,11 @@ struct {
 } bpfgrant_gate SEC(".maps");
 #endif
 
+#if defined(PARAMETER_GOOD) || defined(PARAMETER_BAD_VALUE)
+#include <bpfgrant/parameter.bpf.h>
+BPFGRANT_PARAMETER int level = 5;
+#endif
+
 enum sample_kind { SAMPLE_FIRST = 1, SAMPLE_SECOND = 2 };
 
 // The same layout under another order of the file and with other comments.
@@ -114,6 +119,19 @@ struct {
 // A ring buffer names no type; without this the structure is not in the BTF.
 const struct sample_event* const sample_event_type = 0;
 
+#ifdef CALLS_IN_FUNCTION
+static __noinline int trace(int what) {
+  return bpf_trace_printk("%d", 3, what);
+}
+#endif
+#ifdef CALLS_IN_PROGRAM
+SEC("?socket")
+int trace(struct __sk_buff* skb) { return bpf_trace_printk("%d", 3, skb->len); }
+#endif
+#ifdef CALLS_KFUNC
+extern int bpf_never_allowed(int) __ksym;
+#endif
+
 SEC("socket")
 int sample(struct __sk_buff* skb) {
 #if !defined(NO_GATE) && !defined(GATE_UNUSED)
@@ -140,10 +158,35 @@ int sample(struct __sk_buff* skb) {
   __u64 one = 1;
   bpf_map_update_elem(&bpfgrant_gate, &zero, &one, BPF_ANY);
 #endif
+#ifdef CALLS_HELPER
+  bpf_trace_printk("%d", 3, skb->len);
+#endif
+#ifdef CALLS_IN_FUNCTION
+  if (trace(skb->len) > 100) return 0;
+#endif
+#ifdef CALLS_IN_PROGRAM
+  if (trace(skb) > 100) return 0;
+#endif
+#ifdef CALLS_KFUNC
+  if (bpf_never_allowed(skb->len)) return 0;
+#endif
+#ifdef CALLS_NUMBER
+  // A call of kernel function 7, as no compiler writes it.
+  asm volatile(".byte 0x85, 0x20, 0, 0, 7, 0, 0, 0" ::
+                   : "r0", "r1", "r2", "r3", "r4", "r5");
+#endif
 #ifdef OUT_OF_BOUNDS
   if (count) count[7] = 1;
 #endif
-#ifdef ANSWERS_NOTHING
+#ifdef PARAMETER_BAD_VALUE
+  if (level == 99) {
+    __u64* opened = bpf_map_lookup_elem(&bpfgrant_gate, &zero);
+    if (opened) *opened = 1;
+  }
+#endif
+#if defined(PARAMETER_GOOD) || defined(PARAMETER_BAD_VALUE)
+  return level;
+#elif defined(ANSWERS_NOTHING)
   return 0;
 #else
   return skb->len;
