@@ -7,6 +7,11 @@
 
 #include <bpf/bpf_endian.h>
 #include <bpfgrant/gate.bpf.h>
+#include <bpfgrant/parameter.bpf.h>
+
+// Bounds of what the config may ask for.
+BPFGRANT_PARAMETER __u32 most_bytes = PACKET_SAMPLER_MAX_BYTES;
+BPFGRANT_PARAMETER __u32 least_one_in = 1;
 
 struct {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -38,6 +43,8 @@ static __always_inline bool picked(
     const volatile struct packet_sampler_config* wanted) {
   __u32 one_in = wanted->one_in;
 
+  if (one_in < least_one_in) one_in = least_one_in;
+
   // At random: a strict every-Nth would let regular traffic step around it.
   return one_in <= 1 || bpf_get_prandom_u32() % one_in == 0;
 }
@@ -46,9 +53,10 @@ static __always_inline __u32
 bytes_to_copy(const struct __sk_buff* skb,
               const volatile struct packet_sampler_config* wanted) {
   __u32 length = wanted->snap_length;
+  __u32 most = most_bytes;
 
-  if (length == 0 || length > PACKET_SAMPLER_MAX_BYTES)
-    length = PACKET_SAMPLER_MAX_BYTES;
+  if (most > PACKET_SAMPLER_MAX_BYTES) most = PACKET_SAMPLER_MAX_BYTES;
+  if (length == 0 || length > most) length = most;
   if (length > skb->len) length = skb->len;
   return length;
 }

@@ -24,8 +24,11 @@ struct packet_sample {
 // The one entry of `config`. It may be rewritten at any moment; each packet
 // goes by what it finds.
 struct packet_sampler_config {
-  __u32 snap_length;  // bytes to copy of each packet; 0 and above 64: 64
-  __u32 one_in;       // sample one packet in so many, at random; 0: every one
+  // Bytes to copy of each packet; 0 and above the parameter `most_bytes`: that.
+  __u32 snap_length;
+  // Sample one packet in so many, at random; at least the parameter
+  // `least_one_in`.
+  __u32 one_in;
 };
 
 // The one entry of `counters`, since the instance was loaded.

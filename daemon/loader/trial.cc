@@ -181,6 +181,7 @@ absl::Status LoadWithTwin(bpf_object* object, int twin,
 TrialResult RunWithoutGate(bpf_object* object, const v1::Manifest& manifest) {
   TrialResult result;
   std::vector<char> log(kLogBufferBytes, '\0');
+  ForgetConstants(object);
   result.status = Load(object, log);
   log.back() = '\0';
   if (!result.status.ok()) {

@@ -70,6 +70,8 @@ TEST_F(BpfgrantctlTest, DescribeAndHeaderTellAllOfAProgram) {
   EXPECT_THAT(root.output,
               ::testing::ContainsRegex("attached to: +a socket's reuseport"));
   EXPECT_THAT(root.output, HasSubstr("HANDLE"));
+  EXPECT_THAT(root.output, ::testing::ContainsRegex(
+                               "first_socket +an fd: UDP_SOCKET +none"));
   const auto reply = FromJson<v1::DescribeReply>(
       Nobody({"--json", "describe", "packet_sampler"}).output);
   EXPECT_EQ(reply.summary().interface(), "packet_sampler/1");
@@ -79,7 +81,11 @@ TEST_F(BpfgrantctlTest, DescribeAndHeaderTellAllOfAProgram) {
   const Outcome header = Nobody({"header", "packet_sampler"});
   EXPECT_TRUE(header.ok()) << header.Describe();
   EXPECT_EQ(header.output, reply.header());
-  EXPECT_THAT(header.output, HasSubstr("#define"));
+  EXPECT_THAT(header.output,
+              HasSubstr("#define PACKET_SAMPLER_PARAMETER_MOST_BYTES"));
+  const Outcome status = Root({"status"});
+  EXPECT_THAT(status.output,
+              ::testing::ContainsRegex("limit program.maps: +64 .built in."));
 
   // Whoever may not have it does not learn that it is there.
   for (const char* verb : {"describe", "header"}) {

@@ -1,0 +1,160 @@
+// Values of parameters that instances are loaded for: whose they are, how many
+// are kept ready, and that they are those of the frame.
+
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "proto/wire/limits.h"
+#include "tests/wire/broker_fixture.h"
+
+namespace bpfgrant::broker_test {
+namespace {
+
+using Mode = ScriptedLoader::Mode;
+using Parts = TestBroker::Parts;
+
+class ValuesTest : public WireTest {
+ protected:
+  // `sampler` with the constant `n`, by default 1.
+  static BrokerSetup WithParameter() {
+    BrokerSetup setup;
+    v1::Parameter& n =
+        *setup.catalog.mutable_entry(0)->mutable_description()->add_parameter();
+    n.set_name("n");
+    n.mutable_integer()->set_max(1000);
+    n.set_constant("n");
+    n.mutable_default_()->set_integer(1);
+    return setup;
+  }
+  static v1::ClientFrame Frame(int64_t n) {
+    v1::ClientFrame frame = AcquireFrame();
+    v1::ParameterValue& value = *frame.mutable_acquire()->add_parameter();
+    value.set_name("n");
+    value.set_integer(n);
+    return frame;
+  }
+  // What the loader was asked to load with `n`, in order.
+  std::vector<int64_t> Loaded() {
+    return broker().Ask([](Parts& parts) {
+      std::vector<int64_t> values;
+      for (const daemon::LoaderRequest& request : parts.scripted.requests()) {
+        for (const v1::ParameterValue& value : request.load().parameter()) {
+          values.push_back(value.integer());
+        }
+      }
+      return values;
+    });
+  }
+  void SetMode(Mode mode) {
+    broker().Ask([mode](Parts& parts) { parts.scripted.load = mode; });
+  }
+  // Another user asks for many values after `peer` had asked for one: whether
+  // that one is still ready.
+  bool IsReadyAfterAFlood(RawPeer& peer, RawPeer& other) {
+    EXPECT_TRUE(peer.Call(Frame(9)).frame.has_acquire());
+    for (int64_t n = 100; n < 110; ++n) {
+      EXPECT_TRUE(other.Call(Frame(n)).frame.has_acquire());
+    }
+    broker().Settle();
+    SetMode(Mode::kRefuse);
+    return peer.Call(Frame(9)).frame.has_acquire();
+  }
+};
+
+TEST_F(ValuesTest, DefaultsComeFromThePool) {
+  Start(WithParameter());
+  broker().Settle();
+  SetMode(Mode::kRefuse);
+  RawPeer peer = Open();
+  EXPECT_TRUE(peer.Acquire().frame.has_acquire());
+  EXPECT_TRUE(peer.Call(Frame(1)).frame.has_acquire());
+  EXPECT_EQ(peer.Call(Frame(2)).reason(), v1::REASON_LOAD_FAILED);
+}
+
+TEST_F(ValuesTest, OthersAreLoadedAndThenKeptReady) {
+  Start(WithParameter());
+  RawPeer peer = Open();
+  EXPECT_TRUE(peer.Call(Frame(2)).frame.has_acquire());
+  broker().Settle();
+  EXPECT_EQ(Loaded(), (std::vector<int64_t>{2, 2}));
+  SetMode(Mode::kRefuse);
+  EXPECT_TRUE(peer.Call(Frame(2)).frame.has_acquire());
+}
+
+TEST_F(ValuesTest, OnlyTheLatestFewAreKept) {
+  Start(WithParameter());
+  RawPeer peer = Open();
+  for (int64_t n = 2; n < 3 + static_cast<int64_t>(kKeptValuesPerUser); ++n) {
+    EXPECT_TRUE(peer.Call(Frame(n)).frame.has_acquire());
+  }
+  broker().Settle();
+  // Those kept, and those of the pool.
+  EXPECT_EQ(broker().Ask([](Parts& parts) {
+    return parts.gates.used() - static_cast<uint32_t>(parts.ledger.size()) -
+           static_cast<uint32_t>(parts.pool.Ready("sampler")) -
+           static_cast<uint32_t>(parts.pool.Ready("tap"));
+  }),
+            kKeptValuesPerUser);
+  SetMode(Mode::kRefuse);
+  EXPECT_EQ(peer.Call(Frame(2)).reason(), v1::REASON_LOAD_FAILED);
+  EXPECT_TRUE(peer.Call(Frame(3)).frame.has_acquire());
+}
+
+TEST_F(ValuesTest, AFloodOfValuesEvictsNoOtherUsers) {
+  if (getuid() != 0) GTEST_SKIP() << "privilege: another user";
+  Start(WithParameter());
+  RawPeer peer = Open(User{65532, 65532});
+  RawPeer other = Open(User{65533, 65533});
+  EXPECT_TRUE(IsReadyAfterAFlood(peer, other));
+}
+
+TEST_F(ValuesTest, AFloodOfValuesEvictsOthers_WithoutMitigation) {
+  if (getuid() != 0) GTEST_SKIP() << "privilege: another user";
+  StartWithout(&daemon::Mitigations::values_by_user, WithParameter());
+  RawPeer peer = Open(User{65532, 65532});
+  RawPeer other = Open(User{65533, 65533});
+  EXPECT_FALSE(IsReadyAfterAFlood(peer, other));
+}
+
+TEST_F(ValuesTest, ALoadThatEndsTooLateIsNobodys) {
+  BrokerSetup setup = WithParameter();
+  setup.pool.bytes = 0;
+  Start(setup);
+  SetMode(Mode::kSilent);
+  {
+    RawPeer peer = Open();
+    ASSERT_EQ(peer.Send(Frame(2)), 0);
+    broker().WaitUntil("loading",
+                       [](Parts& parts) { return parts.scripted.held() > 0; });
+  }
+  broker().WaitUntil("the session's end",
+                     [](Parts& parts) { return parts.ledger.size() == 0; });
+  broker().Ask([](Parts& parts) { parts.scripted.AnswerHeld(); });
+  broker().WaitUntil("nothing left",
+                     [](Parts& parts) { return parts.gates.used() == 0; });
+}
+
+// What the client does with its memory after it has sent a frame is its own
+// business: the values are a copy from the first look to the load.
+TEST_F(ValuesTest, AreThoseOfTheFrame) {
+  BrokerSetup setup = WithParameter();
+  setup.pool.bytes = 0;
+  Start(setup);
+  SetMode(Mode::kSilent);
+  RawPeer peer = Open();
+  v1::ClientFrame frame = Frame(2);
+  frame.set_request(7);
+  std::string bytes = frame.SerializeAsString();
+  ASSERT_EQ(peer.Send(std::string_view(bytes)), 0);
+  broker().WaitUntil("loading",
+                     [](Parts& parts) { return parts.scripted.held() > 0; });
+  bytes.assign(bytes.size(), '\xff');
+  EXPECT_EQ(Loaded(), std::vector<int64_t>{2});
+  broker().Ask([](Parts& parts) { parts.scripted.AnswerHeld(); });
+}
+
+}  // namespace
+}  // namespace bpfgrant::broker_test
