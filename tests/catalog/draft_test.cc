@@ -169,6 +169,31 @@ TEST(DraftTest, TellsWhatChangesOfAKnownOne) {
   EXPECT_THAT(draft->diff(), HasSubstr("\n   handle: \"events\"\n"));
 }
 
+TEST(DraftTest, OneOfSeveralByItsFunction) {
+  const v1::Inspection several = InspectSample("several_programs");
+  DraftRequest request{.name = "sample", .object = "x.bpf.o"};
+  request.function = "sample";
+  const auto draft = WriteDraft(several, request);
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_THAT(draft->text(), HasSubstr("function: \"sample\""));
+  request.function = "absent";
+  EXPECT_THAT(WriteDraft(several, request).status(),
+              Refused(v1::REASON_OBJECT_MISMATCH, "no program 'absent'"));
+}
+
+TEST(DraftTest, MapsThatAreTurnedOver) {
+  const TemporaryFolder folder;
+  const auto inspection =
+      Inspect(folder.Write("swap.bpf.o", ObjectBytes("swap_good")));
+  const auto draft = DraftOf(inspection, "swap");
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_THAT(draft->text(), HasSubstr("swappable: true"));
+  if (!HasBpf()) return;
+  folder.Write(draft->file(), Decide(draft->text()));
+  const auto admitted = AdmitFrom(folder.path(), "swap");
+  EXPECT_TRUE(admitted->available()) << RefusalFor(*admitted);
+}
+
 // A file's words are in comments, too: none of them may begin a line.
 TEST(DraftTest, NamesStayInTheirLines) {
   std::string bytes = ObjectBytes("good");
