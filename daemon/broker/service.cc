@@ -228,17 +228,25 @@ void Service::StartReload() {
   request.mutable_reload();
   parts_.loader.Send(std::move(request), {}, kReloadDeadline,
                      [this](absl::StatusOr<LoaderClient::Reply> reply) {
-                       FinishReload(TakeSnapshot(std::move(reply)));
+                       ReadSnapshot(std::move(reply));
                      });
 }
 
-absl::StatusOr<v1::ReloadReply> Service::TakeSnapshot(
-    absl::StatusOr<LoaderClient::Reply> reply) {
-  if (!reply.ok()) return reply.status();
+void Service::ReadSnapshot(absl::StatusOr<LoaderClient::Reply> reply) {
+  if (!reply.ok()) return FinishReload(reply.status());
   if (reply->fds.size() != 1) {
-    return absl::InternalError("the loader sent no snapshot");
+    return FinishReload(absl::InternalError("the loader sent no snapshot"));
   }
-  const auto snapshot = Snapshot::Read(reply->fds.front());
+  snapshot_reader_ =
+      std::jthread([this, memfd = std::move(reply->fds.front())] {
+        parts_.loop.Post([this, snapshot = Snapshot::Read(memfd)]() mutable {
+          FinishReload(TakeSnapshot(std::move(snapshot)));
+        });
+      });
+}
+
+absl::StatusOr<v1::ReloadReply> Service::TakeSnapshot(
+    absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot) {
   if (!snapshot.ok()) return snapshot.status();
   const uint32_t ended = parts_.granting.SetSnapshot(*snapshot);
   parts_.audit.CatalogLoaded(**snapshot);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -121,8 +122,9 @@ class Service {
                                const policy::Subject& subject) const;
   void StartReload();
   void FinishReload(absl::StatusOr<v1::ReloadReply> reply);
+  void ReadSnapshot(absl::StatusOr<LoaderClient::Reply> reply);
   absl::StatusOr<v1::ReloadReply> TakeSnapshot(
-      absl::StatusOr<LoaderClient::Reply> reply);
+      absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot);
   // Ends what the policy in force would not give, or tells it.
   void EnforceOrTell(v1::ReloadReply& reply);
 
@@ -139,6 +141,9 @@ class Service {
   // Whether one of them wants the policy enforced on what is granted already.
   bool enforcing_ = false;
   bool enforce_next_ = false;
+  // A large catalog takes longer to parse than anybody should wait. Last, so
+  // that it ends first.
+  std::jthread snapshot_reader_;
 };
 
 // Catalog and policy in words: how many programs, how many unavailable and why.

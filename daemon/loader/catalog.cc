@@ -68,6 +68,12 @@ Catalog CatalogReader::Finish() && {
   return std::move(catalog_);
 }
 
+bool Catalog::ForgetOne() {
+  if (programs_.empty()) return false;
+  programs_.erase(programs_.begin());
+  return true;
+}
+
 std::shared_ptr<const Program> Catalog::Find(std::string_view name) const {
   const auto found = programs_.find(name);
   return found == programs_.end() ? nullptr : found->second;

@@ -38,6 +38,10 @@ class Catalog {
   // programs of each tag are named.
   Snapshot Describe(absl::Span<const CompiledRule> rules) const;
 
+  // Forgets one of its programs, and with it their bytes. False: there is none
+  // left.
+  bool ForgetOne();
+
   size_t size() const { return programs_.size(); }
 
  private:

@@ -123,7 +123,7 @@ absl::StatusOr<UniqueFd> Requests::FinishReload(Reload reload) {
   auto snapshot =
       SealedBytes::Copy(message.SerializeAsString(), "bpfgrant:snapshot");
   if (!snapshot.ok()) return snapshot.status();
-  catalog_ = std::move(catalog);
+  replaced_ = std::exchange(catalog_, std::move(catalog));
   return (*std::move(snapshot)).TakeFd();
 }
 
@@ -337,6 +337,8 @@ absl::Status Requests::OnLook(uint64_t id, const LookRequest& request) {
 absl::Status Requests::ContinueReload(Attacher::Clock::duration time) {
   const auto until = Attacher::Clock::now() + time;
   do {
+    if (replaced_.ForgetOne()) continue;
+    if (reloads_.empty()) break;
     if (!reload_.has_value()) {
       auto begun = BeginReload();
       if (!begun.ok()) return AnswerReload(begun.status());

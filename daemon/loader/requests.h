@@ -70,7 +70,7 @@ class Requests {
   absl::Status AnswerAttachments();
 
   // Reloads go on entry by entry, so that nobody waits for all of one.
-  bool has_reload() const { return !reloads_.empty(); }
+  bool has_reload() const { return !reloads_.empty() || replaced_.size() > 0; }
   // Goes on for about `time`, one entry at least.
   absl::Status ContinueReload(Attacher::Clock::duration time);
 
@@ -118,6 +118,7 @@ class Requests {
   MachinePrograms machine_programs_;
   Configurations configurations_;
   Catalog catalog_;
+  Catalog replaced_;  // the one before, which is forgotten bit by bit
   std::deque<uint64_t> reloads_;  // asked for; the first is under way
   std::optional<Reload> reload_;
 };

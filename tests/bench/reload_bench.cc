@@ -34,7 +34,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kPrograms = 1000;
 constexpr uint32_t kPool = 64;
 // Between two Acquires of one client.
-constexpr useconds_t kPauseMicroseconds = 2000;
+constexpr useconds_t kPauseMicroseconds = 5000;
 constexpr std::chrono::seconds kAtRest{3};
 
 template <typename T>
@@ -45,8 +45,8 @@ T OrDie(absl::StatusOr<T> value) {
 }
 
 Connection Connect(const test::Daemon& daemon) {
-  return OrDie(Connection::Connect({.path = daemon.broker_socket(),
-                                    .timeout = std::chrono::seconds(125)}));
+  return OrDie(Connection::Connect(
+      {.path = daemon.broker_socket(), .timeout = std::chrono::seconds(125)}));
 }
 
 std::string NameOf(int i) { return absl::StrCat("program_", i); }
@@ -127,8 +127,7 @@ void RunAll(test::Daemon& daemon) {
   PrintRow("root opens and loads packet_sampler", root);
   std::printf("%-44s %8.3f s\n", "  a thousand times",
               root.Percentile(0.5) * kPrograms / 1e6);
-  During(daemon, "at rest",
-         [] { std::this_thread::sleep_for(kAtRest); });
+  During(daemon, "at rest", [] { std::this_thread::sleep_for(kAtRest); });
   for (int i = 0; i < kPrograms; ++i) AddSampler(daemon, NameOf(i), 0);
   During(daemon, "reload with 1000 more",
          [&] { Reload(daemon, kPrograms + 2); });

@@ -310,6 +310,47 @@ TEST_F(LoaderTest, ReloadsOrKeepsWhatWas) {
   EXPECT_TRUE(Ask(LoadOf("another")).message.has_load());
 }
 
+// Nobody waits for all of a reload, and it ends though others go on asking.
+TEST_F(LoaderTest, LoadsWhileItReloads) {
+  ASSERT_NO_FATAL_FAILURE(Begin());
+  for (int i = 0; i < 20; ++i) {
+    catalog_.WriteProgram(absl::StrCat("more_", i));
+  }
+  const LoaderRequest reload = Reload();
+  Send(reload);
+  int loads = 0;
+  for (;;) {
+    const LoaderRequest load = LoadOf("sample");
+    Send(load);
+    Answer answer = Receive();
+    const bool reloaded = answer.message.id() == reload.id();
+    if (reloaded) {
+      EXPECT_TRUE(answer.message.has_reload());
+      ReadSnapshot(answer.fds[0]);
+      answer = Receive();
+    }
+    EXPECT_EQ(answer.message.id(), load.id());
+    EXPECT_TRUE(answer.message.has_load()) << answer.message.DebugString();
+    if (reloaded) break;
+    ++loads;
+  }
+  EXPECT_GT(loads, 1);
+  EXPECT_EQ(snapshot_.entry_size(), 23);
+}
+
+// In the order in which they were asked for.
+TEST_F(LoaderTest, EveryReloadIsAnswered) {
+  ASSERT_NO_FATAL_FAILURE(Begin());
+  const LoaderRequest first = Reload(), second = Reload();
+  Send(first);
+  Send(second);
+  ASSERT_EQ(Receive().message.id(), first.id());
+  const Answer answer = Receive();
+  ASSERT_EQ(answer.message.id(), second.id());
+  ReadSnapshot(answer.fds[0]);
+  EXPECT_EQ(snapshot_.entry_size(), 3);
+}
+
 TEST_F(LoaderTest, AnOldDigestIsRefusedAfterAReload) {
   Begin();
   const LoaderRequest stale = LoadOf("sample");
