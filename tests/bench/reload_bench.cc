@@ -89,22 +89,42 @@ class Client {
   std::thread thread_;
 };
 
-// Acquires from the pool, and of a program that has none, while `work` is done.
-void During(test::Daemon& daemon, const std::string& name,
-            const std::function<void()>& work) {
+// Acquires from the pool, and of a program that has none.
+struct Acquires {
+  Samples pool, cold;
+};
+
+void PrintRatio(const char* name, double value, double baseline,
+                const char* baseline_name) {
+  std::printf("%-44s %9.2f ms   %6.2fx %s\n", name, value / 1e3,
+              value / baseline, baseline_name);
+}
+
+// Those made while `work` is done, beside those made at rest.
+Acquires During(test::Daemon& daemon, const std::string& name,
+                const std::function<void()>& work,
+                const Acquires* rest = nullptr, double root_us = 0) {
   Client pool(daemon, "sampler_pool"), cold(daemon, "sampler_cold");
   const auto start = Clock::now();
   work();
-  const std::chrono::duration<double> took = Clock::now() - start;
+  const std::chrono::duration<double, std::micro> took = Clock::now() - start;
   size_t failed = 0;
-  const Samples from_pool = pool.Stop(failed), loaded = cold.Stop(failed);
-  std::printf("%-44s %8.3f s, %zu Acquires failed\n", name.c_str(),
-              took.count(), failed);
-  PrintRow("  Acquire from the pool meanwhile", from_pool);
-  PrintRow("  Acquire cold meanwhile", loaded);
-  std::printf("%-44s %9.2f ms, %9.2f ms cold\n", "  the longest",
-              from_pool.Percentile(1) / 1e3, loaded.Percentile(1) / 1e3);
+  Acquires acquires;
+  acquires.pool = pool.Stop(failed);
+  acquires.cold = cold.Stop(failed);
+  std::printf("%s: %zu Acquires failed\n", name.c_str(), failed);
+  if (rest == nullptr) rest = &acquires;
+  if (root_us > 0) {
+    PrintRatio("  took", took.count(), root_us, "root's thousand loads");
+  }
+  PrintRow("  Acquire from the pool", acquires.pool, &rest->pool, "at rest");
+  PrintRow("  Acquire cold", acquires.cold, &rest->cold, "at rest");
+  PrintRatio("  the longest from the pool", acquires.pool.Percentile(1),
+             rest->pool.Percentile(1), "at rest");
+  PrintRatio("  the longest cold", acquires.cold.Percentile(1),
+             rest->cold.Percentile(1), "at rest");
   std::fflush(stdout);
+  return acquires;
 }
 
 void Reload(test::Daemon& daemon, uint32_t expected) {
@@ -125,18 +145,20 @@ void RunAll(test::Daemon& daemon) {
   const Samples root =
       LoadsByRoot(absl::StrCat(BENCH_CATALOG, "/packet_sampler.bpf.o"), 500);
   PrintRow("root opens and loads packet_sampler", root);
-  std::printf("%-44s %8.3f s\n", "  a thousand times",
-              root.Percentile(0.5) * kPrograms / 1e6);
-  During(daemon, "at rest", [] { std::this_thread::sleep_for(kAtRest); });
+  const double root_us = root.Percentile(0.5) * kPrograms;
+  const Acquires rest =
+      During(daemon, "at rest", [] { std::this_thread::sleep_for(kAtRest); });
+  const auto reload = [&](const std::string& name, uint32_t programs) {
+    During(
+        daemon, name, [&] { Reload(daemon, programs); }, &rest, root_us);
+  };
   for (int i = 0; i < kPrograms; ++i) AddSampler(daemon, NameOf(i), 0);
-  During(daemon, "reload with 1000 more",
-         [&] { Reload(daemon, kPrograms + 2); });
-  During(daemon, "reload, nothing changed",
-         [&] { Reload(daemon, kPrograms + 2); });
+  reload("reload with 1000 more", kPrograms + 2);
+  reload("reload, nothing changed", kPrograms + 2);
   Touch(daemon.catalog_directory() / (NameOf(7) + ".manifest"));
-  During(daemon, "reload, one changed", [&] { Reload(daemon, kPrograms + 2); });
+  reload("reload, one changed", kPrograms + 2);
   for (int i = 0; i < kPrograms; ++i) daemon.RemoveCatalogEntry(NameOf(i));
-  During(daemon, "reload without them", [&] { Reload(daemon, 2); });
+  reload("reload without them", 2);
 }
 
 }  // namespace

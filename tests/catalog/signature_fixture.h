@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "daemon/loader/catalog.h"
 #include "daemon/loader/ed25519.h"
