@@ -63,8 +63,8 @@ class Reader {
     } else if (elf_.SectionName(symbol.st_shndx) == ".maps") {
       AddMapAt(symbol, found);
     } else if (ELF64_R_TYPE(relocation.r_info) == kCall &&
-               SectionName(symbol.st_shndx) != kFunctionSection) {
-      found.called.insert(SectionName(symbol.st_shndx));
+               elf_.SectionName(symbol.st_shndx) != kFunctionSection) {
+      found.called.insert(elf_.SectionName(symbol.st_shndx));
     }
   }
 

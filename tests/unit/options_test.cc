@@ -132,6 +132,9 @@ TEST_F(ReadOptionsTest, FillsInDefaults) {
   EXPECT_THAT(options.admission_files,
               ElementsAre("/usr/lib/bpfgrant/admission.conf",
                           "/etc/bpfgrant/admission.conf"));
+  EXPECT_THAT(options.key_directories,
+              ElementsAre("/usr/lib/bpfgrant/keys", "/run/bpfgrant/keys",
+                          "/etc/bpfgrant/keys"));
   EXPECT_FALSE(options.administrator_group.has_value());
   EXPECT_FALSE(options.identify_by_nonce);
   EXPECT_EQ(options.limits.sessions(), kDefaultSessions);
@@ -146,6 +149,7 @@ catalog_directory: "/a"
 catalog_directory: "/b"
 policy_directory: "/c"
 admission_file: "/d"
+key_directory: "/k"
 broker_user: "1000:2000"
 administrator_group: "3000"
 limits { sessions: 10 handshake_ms: 100 }
@@ -158,6 +162,7 @@ TEST_F(ReadOptionsTest, TakesTheConfiguration) {
   EXPECT_THAT(options.catalog_directories, ElementsAre("/a", "/b"));
   EXPECT_THAT(options.policy_directories, ElementsAre("/c"));
   EXPECT_THAT(options.admission_files, ElementsAre("/d"));
+  EXPECT_THAT(options.key_directories, ElementsAre("/k"));
   EXPECT_EQ(options.broker_uid, 1000u);
   EXPECT_EQ(options.broker_gid, 2000u);
   EXPECT_EQ(options.administrator_group, 3000u);
@@ -168,15 +173,16 @@ TEST_F(ReadOptionsTest, TakesTheConfiguration) {
 
 TEST_F(ReadOptionsTest, CommandLineOverridesTheConfiguration) {
   Write(kFull);
-  const Options options =
-      MustRead({"--runtime-dir", "/run/third", "--catalog", "/x", "--catalog",
-                "/y", "--policy", "/z", "--admission", "/w", "--user", "5",
-                "--admin-group", "6", "--identify", "nonce", "--verbose"});
+  const Options options = MustRead(
+      {"--runtime-dir", "/run/third", "--catalog", "/x", "--catalog", "/y",
+       "--policy", "/z", "--admission", "/w", "--keys", "/l", "--user", "5",
+       "--admin-group", "6", "--identify", "nonce", "--verbose"});
   EXPECT_EQ(options.runtime_directory, "/run/third");
   // In the order given: later ones override by file name.
   EXPECT_THAT(options.catalog_directories, ElementsAre("/x", "/y"));
   EXPECT_THAT(options.policy_directories, ElementsAre("/z"));
   EXPECT_THAT(options.admission_files, ElementsAre("/w"));
+  EXPECT_THAT(options.key_directories, ElementsAre("/l"));
   EXPECT_EQ(options.broker_uid, 5u);
   EXPECT_EQ(options.administrator_group, 6u);
   EXPECT_TRUE(options.identify_by_nonce);
