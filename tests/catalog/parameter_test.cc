@@ -24,9 +24,9 @@ class ParameterTest : public ::testing::Test {
  protected:
   void SetUp() override { REQUIRE_BPF(); }
 
-  std::shared_ptr<const Program> Admit(const std::string& parameters,
-                                       const std::string& variant =
-                                           "parameter_good") {
+  std::shared_ptr<const Program> Admit(
+      const std::string& parameters,
+      const std::string& variant = "parameter_good") {
     const std::string object = ObjectBytes(variant);
     folder_.Write("sample.bpf.o", object);
     folder_.Write("sample.manifest",
@@ -47,8 +47,8 @@ class ParameterTest : public ::testing::Test {
              absl::Span<const v1::ParameterValue> values,
              const Mitigations& mitigations = {}) {
     const UniqueFd gate(MakeGate(1, 2));
-    auto instance = LoadInstance(program, {gate.get()}, 1, 2, mitigations, {},
-                                 values);
+    auto instance =
+        LoadInstance(program, {gate.get()}, 1, 2, mitigations, {}, values);
     EXPECT_TRUE(instance.ok()) << instance.status();
     return instance.ok() ? RunFilter(instance->program.get()) : -1;
   }
@@ -65,8 +65,9 @@ TEST_F(ParameterTest, TheConstantIsTheDefaultOrWhatIsGiven) {
   const auto program = Admit(kLevel);
   ASSERT_TRUE(program->available()) << RefusalFor(*program);
   EXPECT_EQ(program->entry.description().parameter(0).name(), "level");
-  EXPECT_THAT(program->entry.description().header(),
-              HasSubstr("#define SAMPLE_PARAMETER_LEVEL \"level\" /* -1 to 100"));
+  EXPECT_THAT(
+      program->entry.description().header(),
+      HasSubstr("#define SAMPLE_PARAMETER_LEVEL \"level\" /* -1 to 100"));
   EXPECT_EQ(Answer(*program, {}), 7);
   const v1::ParameterValue nine = Value(9);
   EXPECT_EQ(Answer(*program, {&nine, 1}), 9);
@@ -78,9 +79,9 @@ TEST_F(ParameterTest, TheLoaderLooksOnceMore) {
   const UniqueFd gate(MakeGate(1, 2));
   const auto load = [&](v1::ParameterValue value,
                         const Mitigations& mitigations = {}) {
-    return ReasonOf(LoadInstance(*program, {gate.get()}, 1, 2, mitigations, {},
-                                 {&value, 1})
-                        .status());
+    return ReasonOf(
+        LoadInstance(*program, {gate.get()}, 1, 2, mitigations, {}, {&value, 1})
+            .status());
   };
   EXPECT_EQ(load(Value(101)), v1::REASON_PARAMETER_RANGE);
   v1::ParameterValue other = Value(1);
@@ -146,9 +147,10 @@ TEST_F(ParameterTest, MistakesInTheObject) {
   mismatch(Level("constant: \"level\"",
                  "entry { map: \"config\" offset: 4294967295 size: 4 }"));
   mismatch(Level("constant: \"level\"", "entry { map: \"config\" size: 3 }"));
-  EXPECT_TRUE(Admit(Level("constant: \"level\"",
-                          "entry { map: \"config\" index: 3 offset: 4 size: 4 }"))
-                  ->available());
+  EXPECT_TRUE(
+      Admit(Level("constant: \"level\"",
+                  "entry { map: \"config\" index: 3 offset: 4 size: 4 }"))
+          ->available());
 }
 
 }  // namespace

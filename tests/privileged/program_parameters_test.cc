@@ -150,9 +150,8 @@ TEST_F(SteerParametersTest, SeedAndFirstSocketAreThere) {
   EXPECT_EQ(chosen.Drain(), 16);
   EXPECT_EQ(other.Drain(), 0);
   // Another grant finds nothing of it.
-  const auto next =
-      connection().Acquire({.program = "reuseport_steer",
-                            .interface = REUSEPORT_STEER_INTERFACE});
+  const auto next = connection().Acquire(
+      {.program = "reuseport_steer", .interface = REUSEPORT_STEER_INTERFACE});
   ASSERT_TRUE(next.ok()) << next.status();
   auto untouched = MappedArray::Map(**next->Find("config"));
   ASSERT_TRUE(untouched.ok());
