@@ -4,6 +4,7 @@
 #include <set>
 #include <string_view>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/refusal/refusal.h"
@@ -72,6 +73,25 @@ bool IsInRange(const v1::Parameter& parameter,
 }
 
 }  // namespace
+
+std::string DescribeValue(const v1::ParameterValue& value) {
+  switch (value.value_case()) {
+    case v1::ParameterValue::kInteger:
+      return absl::StrCat(value.integer());
+    case v1::ParameterValue::kChoice:
+      return value.choice();
+    case v1::ParameterValue::kBytes:
+      return absl::BytesToHexString(value.bytes());
+    case v1::ParameterValue::kPrefix:
+      return absl::StrCat(absl::BytesToHexString(value.prefix().address()), "/",
+                          value.prefix().length());
+    case v1::ParameterValue::kFd:
+      return "fd";
+    case v1::ParameterValue::VALUE_NOT_SET:
+      break;
+  }
+  return "";
+}
 
 std::string RangeOf(const v1::Parameter& parameter) {
   switch (parameter.type_case()) {

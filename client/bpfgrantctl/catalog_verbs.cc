@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -71,13 +70,8 @@ void PrintHandles(const v1::DescribeReply& reply) {
 }
 
 std::string DefaultOf(const v1::Parameter& parameter) {
-  const v1::ParameterValue& value = parameter.default_();
-  if (value.has_integer()) return absl::StrCat(value.integer());
-  if (value.has_choice()) return value.choice();
-  if (value.has_bytes()) return absl::BytesToHexString(value.bytes());
-  if (value.has_prefix()) {
-    return absl::StrCat(absl::BytesToHexString(value.prefix().address()), "/",
-                        value.prefix().length());
+  if (parameter.has_default_()) {
+    return policy::DescribeValue(parameter.default_());
   }
   return parameter.optional() ? "none" : "must be given";
 }

@@ -34,6 +34,9 @@ absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
   options.judge_files = !any_owner;
   options.folders = {*std::move(path)};
   options.policy = true;
+  auto limits = AdmissionOrDaemons({});
+  if (!limits.ok()) return limits.status();
+  options.admission_files = *std::move(limits);
   options.deadline = settings.Timeout(options.deadline);
   const auto reply = daemon::CheckCatalog(options);
   if (!reply.ok()) return reply.status();

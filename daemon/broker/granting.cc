@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "policy/parameter.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
@@ -113,6 +114,10 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
   entry.info.set_digest(description.digest());
   entry.info.set_variant(ChosenVariant(description));
   entry.info.set_rule(wanted.verdict.rule());
+  for (const v1::ParameterValue& value : request.parameter()) {
+    entry.info.add_parameter(
+        absl::StrCat(value.name(), "=", policy::DescribeValue(value)));
+  }
   entry.info.set_delivery(wanted.delivery);
   entry.info.set_began_unix_ms(UnixMs());
   Target target =

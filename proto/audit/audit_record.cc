@@ -147,6 +147,7 @@ constexpr absl::string_view kReasonField = "BPFGRANT_REASON";
 constexpr absl::string_view kDeliveryField = "BPFGRANT_DELIVERY";
 constexpr absl::string_view kProgramIdField = "BPFGRANT_PROGRAM_ID";
 constexpr absl::string_view kMapIdField = "BPFGRANT_MAP_ID";
+constexpr absl::string_view kParameterField = "BPFGRANT_PARAMETER";
 
 // "'sampler'", whatever bytes somebody asked for.
 std::string Quoted(absl::string_view text) {
@@ -211,6 +212,8 @@ void ParseField(absl::string_view name, absl::string_view value,
     record.set_reason(ParseReason(value));
   } else if (name == kDeliveryField) {
     about.set_delivery(ParseDelivery(value));
+  } else if (name == kParameterField) {
+    about.add_parameter(value.data(), value.size());
   } else if (name == kProgramIdField && is_number) {
     about.add_program_id(static_cast<uint32_t>(number));
   } else if (name == kMapIdField && is_number) {
@@ -292,6 +295,9 @@ std::vector<std::string> AuditFields(const Record& record) {
   }
   if (about.delivery() != v1::DELIVERY_ANY) {
     add(kDeliveryField, DeliveryName(about.delivery()));
+  }
+  for (const std::string& parameter : about.parameter()) {
+    add(kParameterField, parameter);
   }
   for (const uint32_t id : about.program_id()) add(kProgramIdField, id);
   for (const uint32_t id : about.map_id()) add(kMapIdField, id);

@@ -34,6 +34,8 @@ Record WithEverything(Record::Event event) {
   about.add_program_id(11);
   about.add_program_id(12);
   about.add_map_id(13);
+  about.add_parameter("rate=5");
+  about.add_parameter("mode=fast");
   record.set_reason(v1::REASON_DENIED_BY_RULE);
   record.set_why("because");
   record.set_file("/etc/x.manifest");

@@ -84,6 +84,17 @@ TEST_F(ValuesTest, OthersAreLoadedAndThenKeptReady) {
   EXPECT_TRUE(peer.Call(Frame(2)).frame.has_acquire());
 }
 
+TEST_F(ValuesTest, AreOnRecord) {
+  Start(WithParameter());
+  RawPeer peer = Open();
+  EXPECT_TRUE(peer.Call(Frame(2)).frame.has_acquire());
+  const v1::AuditRecord began =
+      broker().Ask([](Parts& parts) { return parts.records.back(); });
+  ASSERT_EQ(began.event(), v1::AuditRecord::GRANT_BEGAN);
+  ASSERT_EQ(began.about().parameter_size(), 1);
+  EXPECT_EQ(began.about().parameter(0), "n=2");
+}
+
 TEST_F(ValuesTest, OnlyTheLatestFewAreKept) {
   Start(WithParameter());
   RawPeer peer = Open();

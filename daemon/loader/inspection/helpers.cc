@@ -2,16 +2,10 @@
 
 #include <linux/bpf.h>
 
-#include <array>
-
-#include "absl/strings/str_cat.h"
+#include "daemon/loader/helper_name.h"
 
 namespace bpfgrant::daemon {
 namespace {
-
-#define BPFGRANT_HELPER_NAME(name) #name
-constexpr std::array kNames = {__BPF_FUNC_MAPPER(BPFGRANT_HELPER_NAME)};
-#undef BPFGRANT_HELPER_NAME
 
 struct Danger {
   uint32_t helper;
@@ -64,10 +58,6 @@ constexpr Danger kDangers[] = {
 };
 
 }  // namespace
-
-std::string HelperName(uint32_t helper) {
-  return helper < kNames.size() ? kNames[helper] : absl::StrCat("#", helper);
-}
 
 HelperEffect EffectOf(uint32_t helper) {
   constexpr bool kYes = true, kNo = false, kFinds = true, kCalls = true,
@@ -154,7 +144,7 @@ HelperEffect EffectOf(uint32_t helper) {
 
 std::string_view DangerOf(std::string_view name) {
   for (const Danger& danger : kDangers) {
-    if (kNames[danger.helper] == name) return danger.why;
+    if (HelperName(danger.helper) == name) return danger.why;
   }
   return "";
 }

@@ -5,13 +5,9 @@
 #define DAEMON_LOADER_INSPECTION_HELPERS_H_
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 namespace bpfgrant::daemon {
-
-// Without "bpf_": "map_lookup_elem"; "#300" of one that is not known.
-std::string HelperName(uint32_t helper);
 
 struct HelperEffect {
   enum class Memory { kUntouched, kRead, kFilled, kWritten };

@@ -12,6 +12,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/elf_file.h"
+#include "daemon/loader/helper_name.h"
 #include "daemon/loader/inspection/code.h"
 #include "daemon/loader/inspection/dangers.h"
 #include "daemon/loader/inspection/helpers.h"
