@@ -68,15 +68,20 @@ class RuleCompiler {
           return Complain("quota", Of("is ALLOW and needs a quota of at least "
                                       "one grant"));
         }
-        if (rule_.quota().has_user() || rule_.quota().has_unit() ||
-            rule_.quota().has_total()) {
-          return Complain("quota", Of("has amounts for user, unit or total, "
-                                      "which this version does not count"));
+        for (const v1::Amounts* amounts :
+             {&rule_.quota().user(), &rule_.quota().unit(),
+              &rule_.quota().total()}) {
+          if (amounts->acquires_burst() > 0 &&
+              amounts->acquires_per_second() == 0) {
+            return Complain("quota", Of("has acquires_burst without "
+                                        "acquires_per_second"));
+          }
         }
         if (rule_.observe()) {
           return Complain("observe", Of("is ALLOW: only a DENY can observe"));
         }
         compiled_.set_quota(rule_.quota().grants());
+        *compiled_.mutable_amounts() = rule_.quota();
         compiled_.set_trusted(rule_.trusted());
         return absl::OkStatus();
       case v1::Rule::DENY:

@@ -17,10 +17,23 @@ class Allowance {
   Allowance(double burst, double per_second, Clock::time_point now)
       : burst_(burst), per_second_(per_second), left_(burst), at_(now) {}
 
+  // Others from now on; what is left stays, up to the burst.
+  void SetLimits(double burst, double per_second, Clock::time_point now) {
+    Refill(now);
+    burst_ = burst;
+    per_second_ = per_second;
+    left_ = std::min(left_, burst_);
+  }
+
+  // Whether so many are left.
+  bool Has(uint32_t count, Clock::time_point now) {
+    Refill(now);
+    return left_ >= count;
+  }
+
   // Takes `count`, or nothing if so many are not left.
   bool Take(uint32_t count, Clock::time_point now) {
-    Refill(now);
-    if (left_ < count) return false;
+    if (!Has(count, now)) return false;
     left_ -= count;
     return true;
   }

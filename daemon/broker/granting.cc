@@ -38,9 +38,10 @@ std::vector<std::string> SwappableMaps(const v1::DescribeReply& description) {
   return maps;
 }
 
-// Who asks for what.
-v1::GrantInfo InfoOf(const Session& session,
-                     const v1::AcquireRequest& request) {
+}  // namespace
+
+v1::GrantInfo Granting::InfoOf(const Session& session,
+                               const v1::AcquireRequest& request) {
   v1::GrantInfo info;
   info.set_program(request.program());
   info.set_interface(request.interface());
@@ -51,8 +52,6 @@ v1::GrantInfo InfoOf(const Session& session,
   info.set_label(session.peer.subject.label.value_or(""));
   return info;
 }
-
-}  // namespace
 
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                        std::vector<UniqueFd> fds, bool claim_later,
@@ -77,8 +76,7 @@ void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,
   const auto now = Remains::Clock::now();
   const auto rule = RuleToWaitFor(session, request, wanted.status());
   if (!rule.has_value() || now >= until.value_or(now + kRoomDeadline)) {
-    parts_.audit.GrantDenied(InfoOf(session, request), wanted.status());
-    company.answer(wanted.status());
+    Deny(InfoOf(session, request), wanted.status(), std::move(company.answer));
     return;
   }
   AwaitRoom(session, *rule, request, std::move(company),
@@ -91,29 +89,29 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
   NoteVerdict(session, request.program(), wanted.verdict);
   const uid_t uid = session.peer.subject.uid;
   const Choice choice{uid, std::move(wanted.constants)};
+  v1::GrantInfo info = InfoOf(session, request);
+  info.set_rule(wanted.verdict.rule());
+  if (absl::Status status = SpendAcquire(info); !status.ok()) {
+    Deny(info, status, std::move(company.answer));
+    return;
+  }
   absl::StatusOr<Instance> ready =
       parts_.pool.TakeReady(*wanted.program, choice);
-  if (!ready.ok() && !choice.constants.empty() &&
-      parts_.mitigations.value_load_rate &&
-      !value_loads_.Take(uid, ValueLoads::Clock::now())) {
-    const absl::Status status = Refuse(
-        v1::REASON_RATE, absl::StrCat("uid ", uid, " had ", kValueLoadsAtOnce,
-                                      " loads for other values of '",
-                                      request.program(), "' in a row, and has ",
-                                      kValueLoadsPerMinute, " a minute"));
-    parts_.audit.GrantDenied(InfoOf(session, request), status);
-    company.answer(status);
-    return;
+  if (!ready.ok()) {
+    if (absl::Status status = SpendLoad(info, choice); !status.ok()) {
+      Deny(info, status, std::move(company.answer));
+      return;
+    }
   }
   Grant entry;
   entry.handles = std::move(wanted.handles);
   entry.entries = std::move(wanted.entries);
   entry.swappable = SwappableMaps(description);
   entry.program = std::shared_ptr<const Program>(snapshot_, wanted.program);
-  entry.info = InfoOf(session, request);
+  entry.info = std::move(info);
+  entry.map_bytes = description.instance_bytes();
   entry.info.set_digest(description.digest());
   entry.info.set_variant(ChosenVariant(description));
-  entry.info.set_rule(wanted.verdict.rule());
   for (const v1::ParameterValue& value : request.parameter()) {
     entry.info.add_parameter(
         absl::StrCat(value.name(), "=", policy::DescribeValue(value)));
@@ -401,7 +399,12 @@ Grant Granting::Remove(uint64_t id, v1::Reason why) {
 
 void Granting::Abandon(uint64_t id, const absl::Status& why, Answer answer) {
   const Grant grant = Remove(id, ReasonOf(why));
-  parts_.audit.GrantDenied(grant.info, why);
+  Deny(grant.info, why, std::move(answer));
+}
+
+void Granting::Deny(const v1::GrantInfo& wanted, const absl::Status& why,
+                    Answer answer) {
+  parts_.audit.GrantDenied(wanted, why);
   answer(why);
 }
 

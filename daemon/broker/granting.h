@@ -125,7 +125,18 @@ class Granting {
   absl::Status CheckParameters(const v1::AcquireRequest& request,
                                Wanted& wanted) const;
   absl::Status CheckQuota(const Session& session,
-                          const v1::Verdict& verdict) const;
+                          const v1::AcquireRequest& request,
+                          const Wanted& wanted) const;
+  absl::Status CheckAmounts(const Session& session,
+                            const v1::AcquireRequest& request,
+                            const Wanted& wanted) const;
+  // Who asks for what.
+  static v1::GrantInfo InfoOf(const Session& session,
+                              const v1::AcquireRequest& request);
+  // Takes what the rule's amounts allow so often, and of a load also what
+  // values of parameters allow. REASON_RATE.
+  absl::Status SpendAcquire(const v1::GrantInfo& info);
+  absl::Status SpendLoad(const v1::GrantInfo& info, const Choice& choice);
   // Keeps in mind what was denied, and tells once what would have been.
   void NoteVerdict(const Session& session, const std::string& program,
                    const v1::Verdict& verdict);
@@ -190,7 +201,9 @@ class Granting {
   v1::AcquireReply Describe(const Grant& grant) const;
   // Takes a grant out of session and ledger, with its gate closed.
   Grant Remove(uint64_t grant, v1::Reason why);
-  // The same for one that cannot be handed over.
+  void Deny(const v1::GrantInfo& wanted, const absl::Status& why,
+            Answer answer);
+  // Remove and Deny, of one that cannot be handed over.
   void Abandon(uint64_t grant, const absl::Status& why, Answer answer);
   // Whether what has ended counts until it is gone.
   bool CountsUntilGone() const {

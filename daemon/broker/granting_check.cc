@@ -182,8 +182,10 @@ absl::StatusOr<v1::Delivery> Granting::ChooseDelivery(
 }
 
 absl::Status Granting::CheckQuota(const Session& session,
-                                  const v1::Verdict& verdict) const {
+                                  const v1::AcquireRequest& request,
+                                  const Wanted& wanted) const {
   if (!parts_.mitigations.quotas) return absl::OkStatus();
+  const v1::Verdict& verdict = wanted.verdict;
   const uint32_t in_use =
       parts_.ledger.InUse(verdict.rule(), session.peer.subject.uid);
   if (in_use >= verdict.quota()) {
@@ -203,12 +205,54 @@ absl::Status Granting::CheckQuota(const Session& session,
                                         "their fds, or what was made of them, "
                                         "are still open somewhere")));
   }
+  if (absl::Status status = CheckAmounts(session, request, wanted);
+      !status.ok()) {
+    return status;
+  }
   if (session.grants.size() >= parts_.grants_per_session) {
     return Refuse(v1::REASON_QUOTA,
                   absl::StrCat("this session holds ", session.grants.size(),
                                " grants, the most for one session"));
   }
   return absl::OkStatus();
+}
+
+absl::Status Granting::CheckAmounts(const Session& session,
+                                    const v1::AcquireRequest& request,
+                                    const Wanted& wanted) const {
+  const Charges& charges = parts_.ledger.charges();
+  if (!charges.any()) return absl::OkStatus();
+  v1::GrantInfo info = InfoOf(session, request);
+  info.set_rule(wanted.verdict.rule());
+  return charges.CheckRoom(info,
+                           wanted.program->description().instance_bytes());
+}
+
+absl::Status Granting::SpendAcquire(const v1::GrantInfo& info) {
+  Charges& charges = parts_.ledger.charges();
+  if (!charges.any() || !parts_.mitigations.quotas) return absl::OkStatus();
+  return charges.Spend(info, Charges::Rate::kAcquires, Allowance::Clock::now());
+}
+
+absl::Status Granting::SpendLoad(const v1::GrantInfo& info,
+                                 const Choice& choice) {
+  const auto now = Allowance::Clock::now();
+  Charges& charges = parts_.ledger.charges();
+  if (charges.any() && parts_.mitigations.quotas) {
+    if (absl::Status status = charges.Spend(info, Charges::Rate::kLoads, now);
+        !status.ok()) {
+      return status;
+    }
+  }
+  if (choice.constants.empty() || !parts_.mitigations.value_load_rate ||
+      value_loads_.Take(info.uid(), now)) {
+    return absl::OkStatus();
+  }
+  return Refuse(
+      v1::REASON_RATE,
+      absl::StrCat("uid ", info.uid(), " had ", kValueLoadsAtOnce,
+                   " loads for other values of '", info.program(),
+                   "' in a row, and has ", kValueLoadsPerMinute, " a minute"));
 }
 
 void Granting::NoteVerdict(const Session& session, const std::string& program,
@@ -291,7 +335,8 @@ absl::StatusOr<Granting::Wanted> Granting::Check(
       return status;
     }
   }
-  if (absl::Status status = CheckQuota(session, wanted.verdict); !status.ok()) {
+  if (absl::Status status = CheckQuota(session, request, wanted);
+      !status.ok()) {
     return status;
   }
   const auto shared = session.shared.find(wanted.program->entry.identity());

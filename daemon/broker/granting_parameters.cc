@@ -69,8 +69,7 @@ void Granting::Finish(Grant& grant, Target target, Answer answer) {
           return;
         }
         if (!reply.ok()) {
-          Remove(id, ReasonOf(reply.status()));
-          answer(reply.status());
+          Abandon(id, reply.status(), std::move(answer));
           return;
         }
         configured->instance.kept = KeptByLoader::kNothing;

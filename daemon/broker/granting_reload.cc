@@ -26,6 +26,7 @@ uint32_t Granting::SetSnapshot(std::shared_ptr<const Snapshot> snapshot) {
         return IsWithdrawn(snapshot_->Find(grant.info.program()));
       });
   for (const uint64_t id : withdrawn) End(id, v1::REASON_WITHDRAWN);
+  parts_.ledger.SetRules(snapshot_->rules());
   parts_.pool.SetCatalog(snapshot_);
   return static_cast<uint32_t>(withdrawn.size());
 }

@@ -22,11 +22,14 @@ std::optional<std::string> Granting::RuleToWaitFor(
   const uid_t uid = session.peer.subject.uid;
   const v1::Verdict verdict =
       snapshot_->rules().Decide(session.peer.subject, request.program());
-  if (parts_.ledger.InUse(verdict.rule(), uid) < verdict.quota() ||
-      parts_.ledger.RetiredOf(verdict.rule(), uid) == 0) {
-    return std::nullopt;
-  }
-  return verdict.rule();
+  // Where this user's own leftovers count it may be they that are in the way.
+  if (parts_.ledger.RetiredOf(verdict.rule(), uid) == 0) return std::nullopt;
+  const Program* program = snapshot_->Find(request.program());
+  const bool in_the_way =
+      parts_.ledger.InUse(verdict.rule(), uid) >= verdict.quota() ||
+      (program != nullptr &&
+       !CheckAmounts(session, request, {program, verdict, {}, {}}).ok());
+  return in_the_way ? std::optional(verdict.rule()) : std::nullopt;
 }
 
 void Granting::AwaitRoom(const Session& session, const std::string& rule,

@@ -29,6 +29,7 @@ Grant& Ledger::Add(Grant grant) {
   ++added_;
   grant.info.set_grant(id);
   Count(in_use_, grant.info, 1);
+  charges_.Add(grant.info, grant.map_bytes);
   Change(of_program_, grant.info.program(), 1);
   return grants_.emplace(id, std::move(grant)).first->second;
 }
@@ -49,13 +50,15 @@ Grant Ledger::TakeOut(uint64_t id) {
 Grant Ledger::Remove(uint64_t id) {
   Grant grant = TakeOut(id);
   Count(in_use_, grant.info, -1);
+  charges_.Remove(grant.info, grant.map_bytes);
   return grant;
 }
 
 Grant Ledger::Retire(uint64_t id, v1::Reason why) {
   Grant grant = TakeOut(id);
-  v1::GrantInfo& info = retired_[id];
-  info = grant.info;
+  v1::GrantInfo& info =
+      retired_.emplace(id, Retired{grant.info, grant.map_bytes})
+          .first->second.info;
   info.set_ended(why);
   Count(retired_of_, info, 1);
   return grant;
@@ -66,27 +69,41 @@ uint64_t Ledger::AddRetired(v1::GrantInfo like) {
   like.set_grant(id);
   Count(in_use_, like, 1);
   Count(retired_of_, like, 1);
-  retired_.emplace(id, std::move(like));
+  charges_.Add(like, 0);
+  retired_.emplace(id, Retired{std::move(like), 0});
   return id;
 }
 
 const v1::GrantInfo* Ledger::FindRetired(uint64_t id) const {
   const auto found = retired_.find(id);
-  return found == retired_.end() ? nullptr : &found->second;
+  return found == retired_.end() ? nullptr : &found->second.info;
 }
 
 void Ledger::SetHeld(uint64_t id, const std::string& object) {
   const auto found = retired_.find(id);
-  if (found != retired_.end()) found->second.set_held(object);
+  if (found != retired_.end()) found->second.info.set_held(object);
 }
 
 v1::GrantInfo Ledger::Return(uint64_t id) {
   const auto found = retired_.find(id);
-  v1::GrantInfo info = std::move(found->second);
+  const uint64_t map_bytes = found->second.map_bytes;
+  v1::GrantInfo info = std::move(found->second.info);
   retired_.erase(found);
   Count(in_use_, info, -1);
   Count(retired_of_, info, -1);
+  charges_.Remove(info, map_bytes);
   return info;
+}
+
+void Ledger::SetRules(const policy::Rules& rules) {
+  charges_.SetRules(rules);
+  if (!charges_.any()) return;
+  for (const auto& [id, grant] : grants_) {
+    charges_.Add(grant.info, grant.map_bytes);
+  }
+  for (const auto& [id, retired] : retired_) {
+    charges_.Add(retired.info, retired.map_bytes);
+  }
 }
 
 uint32_t Ledger::InUse(const std::string& rule, uid_t uid) const {
@@ -108,7 +125,8 @@ void Ledger::ForEach(
   while (live != grants_.end() || ended != retired_.end()) {
     const bool is_live = live != grants_.end() && (ended == retired_.end() ||
                                                    live->first < ended->first);
-    if (!visit(is_live ? (live++)->second.info : (ended++)->second)) return;
+    if (!visit(is_live ? (live++)->second.info : (ended++)->second.info))
+      return;
   }
 }
 

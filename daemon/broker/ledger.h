@@ -16,9 +16,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "bpfgrant/v1/messages.pb.h"
+#include "daemon/broker/charges.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/pool.h"
 #include "daemon/broker/snapshot.h"
+#include "policy/policy.h"
 
 namespace bpfgrant::broker {
 
@@ -32,7 +34,8 @@ struct Grant {
   std::vector<v1::ParameterValue> entries;
   // Its swappable maps, by the bits of its gate's slot.
   std::vector<std::string> swappable;
-  bool loaded = false;  // `instance` is there; before, it is being loaded
+  bool loaded = false;     // `instance` is there; before, it is being loaded
+  uint64_t map_bytes = 0;  // about, of its maps
   bool on_record = false;  // its beginning is in the audit trail
   // As the catalog described it when it was asked for; until it is delivered.
   std::shared_ptr<const Program> program;
@@ -61,6 +64,11 @@ class Ledger {
   // It counts no more; `id` must be there.
   v1::GrantInfo Return(uint64_t id);
 
+  // Charges all that counts, live or not, to the amounts of these rules.
+  void SetRules(const policy::Rules& rules);
+  const Charges& charges() const { return charges_; }
+  Charges& charges() { return charges_; }
+
   // What counts for `uid` under `rule`, and how much of it has ended.
   uint32_t InUse(const std::string& rule, uid_t uid) const;
   uint32_t RetiredOf(const std::string& rule, uid_t uid) const;
@@ -85,7 +93,12 @@ class Ledger {
   Grant TakeOut(uint64_t id);
 
   absl::btree_map<uint64_t, Grant> grants_;
-  absl::btree_map<uint64_t, v1::GrantInfo> retired_;
+  struct Retired {
+    v1::GrantInfo info;
+    uint64_t map_bytes = 0;
+  };
+  absl::btree_map<uint64_t, Retired> retired_;
+  Charges charges_;
   Accounts in_use_;      // live and retired
   Accounts retired_of_;  // of them
   absl::flat_hash_map<std::string, uint32_t> of_program_;

@@ -6,29 +6,21 @@
 
 #include <sys/types.h>
 
-#include <chrono>
-
 #include "absl/container/flat_hash_map.h"
+#include "daemon/broker/allowance.h"
 
 namespace bpfgrant::broker {
 
 class ValueLoads {
  public:
-  using Clock = std::chrono::steady_clock;
+  using Clock = Allowance::Clock;
 
   // One more of that user's: kValueLoadsAtOnce after a rest, and from then on
   // kValueLoadsPerMinute. False: not yet.
   bool Take(uid_t uid, Clock::time_point now);
 
  private:
-  // Loads that are left, as of a moment.
-  struct Left {
-    double count;
-    Clock::time_point at;
-  };
-  static double CountAt(const Left& left, Clock::time_point now);
-
-  absl::flat_hash_map<uid_t, Left> left_;  // of those that have not rested
+  absl::flat_hash_map<uid_t, Allowance> left_;  // of those that have not rested
 };
 
 }  // namespace bpfgrant::broker

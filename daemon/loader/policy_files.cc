@@ -85,6 +85,11 @@ absl::StatusOr<Policy> CompileTexts(
 
 }  // namespace
 
+const policy::NameResolver& MachineNames() {
+  static const Databases databases;
+  return databases;
+}
+
 absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
                                   absl::Span<const std::string> catalog_folders,
                                   const Mitigations& mitigations) {

@@ -212,10 +212,10 @@ const BadRule kBadRules[] = {
      " executable { fsverity: '" +
          std::string(64, 'a') + "' } program: '*' }",
      "p:3:2: rule 'r' names fsverity 'aaa"},
-    {"QuotaThatIsNotCounted",
+    {"BurstOfNothing",
      "rule { name: 'r' effect: ALLOW everyone: true program: '*'\n"
-     "  quota { grants: 1 total { grants: 9 } } }",
-     "p:2:3: rule 'r' has amounts for user, unit or total"},
+     "  quota { grants: 1 total { acquires_burst: 9 } } }",
+     "p:2:3: rule 'r' has acquires_burst without acquires_per_second"},
     {"AllowThatObserves",
      "rule { name: 'r' effect: ALLOW everyone: true program: '*'\n"
      "  quota { grants: 1 } observe: true }",
