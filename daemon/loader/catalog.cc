@@ -47,6 +47,8 @@ CatalogReader::CatalogReader(CatalogFiles files, Admission& admission,
       admission_(&admission),
       signatures_(std::move(signatures)) {
   for (const auto& [file, from] : files_.manifests()) left_.push_back(file);
+  // By name: totals are counted in that order.
+  std::reverse(left_.begin(), left_.end());
 }
 
 bool CatalogReader::Step() {
