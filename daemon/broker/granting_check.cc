@@ -94,6 +94,11 @@ absl::Status Granting::CheckCompany(v1::Delivery delivery, v1::Delivery wanted,
                   "the program serves the process that connected; no fd comes "
                   "with the request");
   }
+  if (fd_count > 1) {
+    return Refuse(v1::REASON_UNEXPECTED_FDS,
+                  absl::StrCat("one fd comes to be attached to, and ", fd_count,
+                               " came"));
+  }
   if (delivery == v1::DELIVERY_ATTACH && fd_count != 1) {
     return Refuse(v1::REASON_SOCKET_NEEDED,
                   "an attachment needs what to attach to beside the request");

@@ -126,7 +126,7 @@ TEST_F(DeliveryTest, TwoSocketsAreOneTooMany) {
     client.Do("raw-hello");
     client.Do("raw-receive");
     client.Do("raw-acquire packet_sampler 0 1");
-    EXPECT_EQ(client.Ask("raw-receive"), "refused socket-needed");
+    EXPECT_EQ(client.Ask("raw-receive"), "refused unexpected-fds");
     EXPECT_EQ(Status().grants(), 0u);
   }
   ExpectRestsAs(before);

@@ -158,12 +158,15 @@ TEST_F(TunAttachTest, ASocketsProgramDoesNotGoOnADevice) {
 TEST_F(TunAttachTest, TwoDevicesAreOneTooMany) {
   ASSERT_NO_FATAL_FAILURE(StartWith());
   const Resting before = Rest();
-  const auto client = ClientWith({queue_.get(), detached_.get()});
-  client->Do("raw-connect " + daemon().broker_socket());
-  client->Do("raw-hello");
-  client->Do("raw-receive");
-  client->Do("raw-acquire tun_steering 0 1");
-  EXPECT_EQ(client->Ask("raw-receive"), "closed");
+  {
+    const auto client = ClientWith({queue_.get(), detached_.get()});
+    client->Do("raw-connect " + daemon().broker_socket());
+    client->Do("raw-hello");
+    client->Do("raw-receive");
+    client->Do("raw-acquire tun_steering 0 1");
+    EXPECT_EQ(client->Ask("raw-receive"), "refused unexpected-fds");
+    EXPECT_EQ(Status().grants(), 0u);
+  }
   ExpectRestsAs(before);
 }
 
