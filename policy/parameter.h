@@ -36,8 +36,8 @@ absl::StatusOr<std::vector<v1::ParameterValue>> Settle(
     const Parameters& declared, const ParameterValues& given,
     bool ranges = true);
 
-// The value as text: a number, a choice's name, bytes in hexadecimal, those of an
-// address with "/" and its length; "fd" of an fd.
+// The value as text: a number, a choice's name, bytes in hexadecimal, those of
+// an address with "/" and its length; "fd" of an fd.
 std::string DescribeValue(const v1::ParameterValue& value);
 
 // Null: there is none of that name.

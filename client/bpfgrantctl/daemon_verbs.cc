@@ -112,8 +112,8 @@ void PrintStatus(const v1::StatusReply& reply) {
                  reply.held() > 0 ? Style::kDoubtful : Style::kPlain));
   sheet.Add("quota returns", reply.quota_returns());
   sheet.Add("audit trail",
-            Cell(reply.audit(), reply.audit() == "journal" ? Style::kPlain
-                                                           : Style::kBad));
+            Cell(reply.audit(),
+                 reply.audit() == "journal" ? Style::kPlain : Style::kBad));
   if (reply.audit_lost() > 0) {
     sheet.Add("audit records lost",
               Cell(absl::StrCat(reply.audit_lost()), Style::kBad));

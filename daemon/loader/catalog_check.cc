@@ -49,7 +49,7 @@ class Check {
   void CheckRules(const CheckOptions& options);
 
   v1::CheckReply reply_;
-  Mitigations mitigations_;             // those that judge files
+  Mitigations mitigations_;  // those that judge files
   AdmissionLimits limits_;
   std::optional<Admission> admission_;  // if it can load
   std::optional<KernelTypes> types_;    // if not, unless there are none
