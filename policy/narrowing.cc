@@ -159,8 +159,20 @@ absl::Status CompileNarrowings(const TextFile& file, int index,
 }
 
 absl::Status CheckNarrowing(const daemon::CompiledRule& rule,
+                            const Parameters& declared,
                             const std::vector<v1::ParameterValue>& values) {
   for (const v1::Narrowing& narrowing : rule.parameter()) {
+    const bool given = std::any_of(
+        values.begin(), values.end(),
+        [&](const auto& value) { return value.name() == narrowing.name(); });
+    // What it is if nobody says may be more than the rule leaves.
+    if (!given && FindParameter(declared, narrowing.name()) != nullptr) {
+      return Refuse(
+          v1::REASON_PARAMETER_MISSING,
+          absl::StrCat("rule '", rule.name(), "' (", rule.file(), ":",
+                       rule.line(), ") wants parameter '", narrowing.name(),
+                       "' to be given: ", WhatIsLeft(narrowing)));
+    }
     for (const v1::ParameterValue& value : values) {
       if (value.name() != narrowing.name() || Allows(narrowing, value)) {
         continue;

@@ -22,9 +22,11 @@ absl::Status CompileNarrowings(const TextFile& file, int index,
                                const v1::Rule& rule,
                                daemon::CompiledRule& compiled);
 
-// Whether `rule` lets its callers have `values`, defaults as well.
-// REASON_PARAMETER_NARROWED, with what it would let them have.
+// Whether `rule` lets its callers have `values`, defaults as well, of a program
+// with the parameters `declared`. REASON_PARAMETER_NARROWED, with what it would
+// let them have; REASON_PARAMETER_MISSING: one that it narrows has no value.
 absl::Status CheckNarrowing(const daemon::CompiledRule& rule,
+                            const Parameters& declared,
                             const std::vector<v1::ParameterValue>& values);
 
 }  // namespace bpfgrant::policy

@@ -153,6 +153,8 @@ absl::StatusOr<std::vector<v1::ParameterValue>> Settle(
           ranges ? CheckValue(parameter, *value) : absl::OkStatus();
       if (!status.ok()) return status;
       settled.push_back(*value);
+      // Whatever else a client has put in is no value, and may be large.
+      settled.back().DiscardUnknownFields();
     } else if (parameter.has_default_()) {
       settled.push_back(parameter.default_());
       settled.back().set_name(parameter.name());

@@ -34,6 +34,10 @@ absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
   options.judge_files = !any_owner;
   options.folders = {*std::move(path)};
   options.policy = true;
+  auto known = CatalogOrDaemons({});
+  if (!known.ok()) return known.status();
+  options.known_folders = *std::move(known);
+  options.known_folders.push_back(options.folders.front());
   auto limits = AdmissionOrDaemons({});
   if (!limits.ok()) return limits.status();
   options.admission_files = *std::move(limits);

@@ -97,7 +97,9 @@ void Audit::GrantDenied(const v1::GrantInfo& wanted, const absl::Status& why) {
   const v1::Refusal refusal = RefusalOf(why);
   record.set_reason(refusal.reason());
   record.set_why(refusal.message());
-  record.mutable_about()->set_rule(refusal.verdict().rule());
+  if (refusal.has_verdict()) {
+    record.mutable_about()->set_rule(refusal.verdict().rule());
+  }
   sink_(std::move(record));
 }
 

@@ -121,7 +121,7 @@ absl::Status Granting::CheckParameters(const v1::AcquireRequest& request,
   const daemon::CompiledRule* rule =
       snapshot_->FindNarrowing(wanted.verdict.rule());
   if (rule != nullptr && parts_.mitigations.parameter_narrowing) {
-    absl::Status status = policy::CheckNarrowing(*rule, *values);
+    absl::Status status = policy::CheckNarrowing(*rule, declared, *values);
     if (!status.ok()) return status;
   }
   wanted.constants =

@@ -13,8 +13,8 @@ namespace {
 
 // With so many replies unread, requests are left unread, too.
 constexpr size_t kMaxQueuedReplies = 64;
-// The program and the client's socket.
-constexpr size_t kMaxFdsFromBroker = 2;
+// The maps that a session's grants share are the most that comes along.
+constexpr size_t kMaxFdsFromBroker = kMaxFdsPerGrant;
 
 }  // namespace
 

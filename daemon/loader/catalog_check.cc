@@ -132,10 +132,14 @@ absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
 }
 
 void Check::CheckRules(const CheckOptions& options) {
-  const PolicyCheck check =
-      CheckPolicy(options.folders, options.folders, mitigations_);
+  PolicyCheck check =
+      CheckPolicy(options.folders, options.known_folders, mitigations_);
+  if (check.complaints.empty()) {
+    const auto trust = limits_.CheckTrust(check.policy.rules, MachineNames());
+    if (!trust.ok()) check.complaints.push_back(trust);
+  }
   v1::CheckedPolicy& policy = *reply_.mutable_policy();
-  policy.set_rules(static_cast<uint32_t>(check.rules));
+  policy.set_rules(static_cast<uint32_t>(check.policy.rules.size()));
   for (const absl::Status& status : check.complaints) {
     const v1::Refusal refusal = RefusalOf(status);
     v1::Complaint& complaint = *policy.add_complaint();

@@ -23,6 +23,8 @@ struct CheckOptions {
   // kernel's.
   std::string btf_file;
   bool policy = false;  // the policy files in the folders, too
+  // Folders of programs that the policy may name.
+  std::vector<std::string> known_folders;
   // Whether a file that others than its owner and root can write is refused,
   // as the daemon does.
   bool judge_files = true;

@@ -13,6 +13,7 @@
 #include "daemon/loader/parameter_object.h"
 #include "policy/parameter.h"
 #include "proto/refusal/refusal.h"
+#include "proto/wire/limits.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -119,6 +120,9 @@ absl::Status Configurations::Configure(const ConfigureRequest& request,
                   "there is no instance that waits for parameters");
   }
   const Kept& kept = node.mapped();
+  if (fds.size() > kMaxFdsFromClient) {
+    return Refuse(v1::REASON_UNEXPECTED_FDS, "more fds than parameters take");
+  }
   policy::Parameters entries;
   for (const v1::Parameter& parameter :
        kept.program->manifest->message().parameter()) {

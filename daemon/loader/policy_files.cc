@@ -112,9 +112,9 @@ PolicyCheck CheckPolicy(absl::Span<const std::string> folders,
     if (!alone.ok()) check.complaints.push_back(alone.status());
   }
   if (!check.complaints.empty()) return check;
-  const auto policy = CompileTexts(*texts, catalog_folders);
+  auto policy = CompileTexts(*texts, catalog_folders);
   if (policy.ok()) {
-    check.rules = policy->rules.size();
+    check.policy = *std::move(policy);
   } else {
     check.complaints.push_back(policy.status());
   }

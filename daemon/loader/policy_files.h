@@ -43,7 +43,7 @@ absl::StatusOr<Policy> ReadPolicy(absl::Span<const std::string> folders,
 // nothing, of all together.
 struct PolicyCheck {
   std::vector<absl::Status> complaints;
-  size_t rules = 0;  // if there are none
+  Policy policy;  // if there are none
 };
 PolicyCheck CheckPolicy(absl::Span<const std::string> folders,
                         absl::Span<const std::string> catalog_folders,

@@ -400,6 +400,19 @@ TEST_F(LoaderProtocolTest, UnexpectedFds) {
   ExpectEnd(Reload().SerializeAsString(), {0});
 }
 
+// As many as a session's maps may be, and what is wrong with them is said.
+TEST_F(LoaderTest, AsManyFdsAsAGrantHasDoNotEndIt) {
+  Begin();
+  LoaderRequest request;
+  request.set_id(77);
+  request.mutable_configure()->set_gate_slot(1);
+  request.mutable_configure()->set_gate_nonce(1);
+  const std::vector<int> fds(kMaxFdsPerGrant, 0);
+  EXPECT_EQ(Ask(request, fds).message.refusal().reason(),
+            v1::REASON_INVALID_ARGUMENT);
+  EXPECT_TRUE(Ask(LoadOf("sample", 3)).message.has_load());
+}
+
 TEST_F(LoaderProtocolTest, MissingFds) {
   ExpectEnd(AttachOf("sample").SerializeAsString(), {0});
 }

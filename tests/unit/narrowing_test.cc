@@ -47,7 +47,7 @@ absl::Status Check(const std::string& narrowing, v1::ParameterValue value) {
   const auto rules = CompileOne(Rule("name: \"a\" " + narrowing));
   EXPECT_TRUE(rules.ok()) << rules.status();
   value.set_name("a");
-  return CheckNarrowing(rules->at(0), {value});
+  return CheckNarrowing(rules->at(0), {}, {value});
 }
 
 v1::ParameterValue Prefix(const std::string& address, uint32_t length) {
@@ -71,6 +71,22 @@ TEST(NarrowingTest, BoundsAreWithin) {
   EXPECT_FALSE(Check("prefix: \"10.128.0.0/10\"", Prefix(ten, 9)).ok());
   EXPECT_FALSE(Check("prefix: \"10.0.0.0/9\"", Prefix(ten, 9)).ok());
   EXPECT_FALSE(Check("prefix: \"::/0\"", Prefix(ten, 9)).ok());
+}
+
+// Nothing, where it may be left out, could be more than the rule leaves.
+TEST(NarrowingTest, WhatIsNarrowedHasToBeGiven) {
+  const auto rules = CompileOne(Rule("name: \"a\" max: 9"));
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  Parameters declared;
+  declared.Add()->set_name("b");
+  EXPECT_TRUE(CheckNarrowing(rules->at(0), declared, {}).ok());
+  declared.Add()->set_name("a");
+  EXPECT_EQ(ReasonOf(CheckNarrowing(rules->at(0), declared, {})),
+            v1::REASON_PARAMETER_MISSING);
+  v1::ParameterValue value;
+  value.set_name("a");
+  value.set_integer(9);
+  EXPECT_TRUE(CheckNarrowing(rules->at(0), declared, {value}).ok());
 }
 
 TEST(NarrowingTest, BoundsOfAnotherTypeLeaveNothing) {

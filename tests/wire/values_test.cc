@@ -84,6 +84,22 @@ TEST_F(ValuesTest, OthersAreLoadedAndThenKeptReady) {
   EXPECT_TRUE(peer.Call(Frame(2)).frame.has_acquire());
 }
 
+// What a frame has room for, the one to the loader may not have.
+TEST_F(ValuesTest, NothingBesideAValueIsPassedOn) {
+  Start(WithParameter());
+  RawPeer peer = Open();
+  v1::ClientFrame frame = Frame(2);
+  v1::ParameterValue& value = *frame.mutable_acquire()->mutable_parameter(0);
+  value.GetReflection()->MutableUnknownFields(&value)->AddLengthDelimited(
+      99, std::string(kMaxFrameBytes - 1024, 'x'));
+  EXPECT_TRUE(peer.Call(frame).frame.has_acquire());
+  broker().Ask([](Parts& parts) {
+    for (const daemon::LoaderRequest& request : parts.scripted.requests()) {
+      EXPECT_LT(request.ByteSizeLong(), 1024u);
+    }
+  });
+}
+
 TEST_F(ValuesTest, AreOnRecord) {
   Start(WithParameter());
   RawPeer peer = Open();
