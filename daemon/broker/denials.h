@@ -1,6 +1,6 @@
 // What was denied lately, and what an observing rule would have denied.
 //
-// Bounded, and so that nobody can push out what others were denied.
+// Bounded, and so that no one user can push out what others were denied.
 
 #ifndef DAEMON_BROKER_DENIALS_H_
 #define DAEMON_BROKER_DENIALS_H_
