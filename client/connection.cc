@@ -76,6 +76,24 @@ absl::Status CheckOffer(const Connection::AcquireOptions& wanted,
   return absl::OkStatus();
 }
 
+// Asks with what was read so far until nothing follows.
+template <typename Reply, typename Ask>
+absl::StatusOr<Reply> ReadPages(Ask ask) {
+  // No name, or the number 0: there is no page after it.
+  const auto end = Reply().next();
+  Reply all;
+  do {
+    auto page = ask(all);
+    if (!page.ok()) return page.status();
+    if (page->next() != end && page->next() <= all.next()) {
+      return absl::InternalError("bpfgrantd's answer does not go on");
+    }
+    all.clear_next();
+    all.MergeFrom(*page);
+  } while (all.next() != end);
+  return all;
+}
+
 }  // namespace
 
 Connection::Connection(std::shared_ptr<Channel> channel)
@@ -197,37 +215,21 @@ absl::StatusOr<Grant> Connection::Claim(uint64_t grant, int target,
 }
 
 absl::StatusOr<v1::ListReply> Connection::List() {
-  v1::ListReply all;
-  for (;;) {
+  return ReadPages<v1::ListReply>([this](const v1::ListReply& so_far) {
     v1::ClientFrame frame;
-    frame.mutable_list()->set_after(all.next());
-    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_list,
-                     &v1::ServerFrame::mutable_list);
-    if (!page.ok()) return page.status();
-    if (!page->next().empty() && page->next() <= all.next()) {
-      return absl::InternalError("bpfgrantd's list does not go on");
-    }
-    all.clear_next();
-    all.MergeFrom(*page);
-    if (all.next().empty()) return all;
-  }
+    frame.mutable_list()->set_after(so_far.next());
+    return Take(channel_->Call(frame), &v1::ServerFrame::has_list,
+                &v1::ServerFrame::mutable_list);
+  });
 }
 
 absl::StatusOr<v1::GrantsReply> Connection::Grants() {
-  v1::GrantsReply all;
-  for (;;) {
+  return ReadPages<v1::GrantsReply>([this](const v1::GrantsReply& so_far) {
     v1::ClientFrame frame;
-    frame.mutable_grants()->set_after(all.next());
-    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_grants,
-                     &v1::ServerFrame::mutable_grants);
-    if (!page.ok()) return page.status();
-    if (page->next() != 0 && page->next() <= all.next()) {
-      return absl::InternalError("bpfgrantd's list does not go on");
-    }
-    all.clear_next();
-    all.MergeFrom(*page);
-    if (all.next() == 0) return all;
-  }
+    frame.mutable_grants()->set_after(so_far.next());
+    return Take(channel_->Call(frame), &v1::ServerFrame::has_grants,
+                &v1::ServerFrame::mutable_grants);
+  });
 }
 
 absl::StatusOr<Connection::Offer> Connection::Probe(
@@ -262,37 +264,21 @@ absl::StatusOr<v1::ExplainReply> Connection::Explain(
 }
 
 absl::StatusOr<v1::MatrixReply> Connection::Matrix() {
-  v1::MatrixReply all;
-  for (;;) {
+  return ReadPages<v1::MatrixReply>([this](const v1::MatrixReply& so_far) {
     v1::ClientFrame frame;
-    frame.mutable_matrix()->set_after(all.next());
-    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_matrix,
-                     &v1::ServerFrame::mutable_matrix);
-    if (!page.ok()) return page.status();
-    if (page->next() != 0 && page->next() <= all.next()) {
-      return absl::InternalError("bpfgrantd's table does not go on");
-    }
-    all.clear_next();
-    all.MergeFrom(*page);
-    if (all.next() == 0) return all;
-  }
+    frame.mutable_matrix()->set_after(so_far.next());
+    return Take(channel_->Call(frame), &v1::ServerFrame::has_matrix,
+                &v1::ServerFrame::mutable_matrix);
+  });
 }
 
 absl::StatusOr<v1::DenialsReply> Connection::Denials() {
-  v1::DenialsReply all;
-  for (;;) {
+  return ReadPages<v1::DenialsReply>([this](const v1::DenialsReply& so_far) {
     v1::ClientFrame frame;
-    frame.mutable_denials()->set_after(all.next());
-    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_denials,
-                     &v1::ServerFrame::mutable_denials);
-    if (!page.ok()) return page.status();
-    if (page->next() != 0 && page->next() <= all.next()) {
-      return absl::InternalError("bpfgrantd's list does not go on");
-    }
-    all.clear_next();
-    all.MergeFrom(*page);
-    if (all.next() == 0) return all;
-  }
+    frame.mutable_denials()->set_after(so_far.next());
+    return Take(channel_->Call(frame), &v1::ServerFrame::has_denials,
+                &v1::ServerFrame::mutable_denials);
+  });
 }
 
 absl::StatusOr<v1::StatusReply> Connection::Status() {
