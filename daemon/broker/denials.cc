@@ -50,14 +50,19 @@ bool Denials::Add(const policy::Subject& subject, const std::string& program,
 void Denials::MakeRoom(uid_t uid) {
   const auto of_user = of_user_.find(uid);
   if (of_user != of_user_.end() && of_user->second >= kMostOfUser) {
-    const auto oldest = std::find_if(
-        denials_.begin(), denials_.end(), [uid](const auto& entry) {
-          return entry.second.subject().uid() == uid;
-        });
-    Remove(oldest->first);
+    RemoveOldest([uid](uid_t user) { return user == uid; });
   } else if (denials_.size() >= kMost) {
-    Remove(denials_.begin()->first);
+    size_t most = 0;
+    for (const auto& [user, count] : of_user_) most = std::max(most, count);
+    RemoveOldest([&](uid_t user) { return of_user_[user] == most; });
   }
+}
+
+void Denials::RemoveOldest(absl::FunctionRef<bool(uid_t)> of) {
+  const auto oldest = std::find_if(
+      denials_.begin(), denials_.end(),
+      [&](const auto& entry) { return of(entry.second.subject().uid()); });
+  Remove(oldest->first);
 }
 
 void Denials::Remove(uint64_t id) {

@@ -1,6 +1,7 @@
 // What was denied lately, and what an observing rule would have denied.
 //
-// Bounded, and so that no one user can push out what others were denied.
+// Bounded. Whoever has most makes room, so that a few users who ask a lot do
+// not push out what others were denied.
 
 #ifndef DAEMON_BROKER_DENIALS_H_
 #define DAEMON_BROKER_DENIALS_H_
@@ -36,7 +37,10 @@ class Denials {
   size_t size() const { return denials_.size(); }
 
  private:
+  // For one of that user's: of its own, or of whoever has most.
   void MakeRoom(uid_t uid);
+  // Of the users for whom `of` holds; there must be one.
+  void RemoveOldest(absl::FunctionRef<bool(uid_t)> of);
   void Remove(uint64_t id);
 
   absl::btree_map<uint64_t, v1::Denial> denials_;

@@ -73,6 +73,19 @@ TEST(DenialsTest, OneUserPushesOutOnlyItsOwn) {
   EXPECT_EQ(all.back().program(), "p9999");
 }
 
+// As somebody with subordinate uids can be.
+TEST(DenialsTest, AFewUsersWhoAskALotPushOutThemselves) {
+  Denials denials;
+  denials.Add(User(1), "x", ByDefault(), 1);
+  for (uid_t uid = 2; uid < 100; ++uid) {
+    for (int i = 0; i < 100; ++i) {
+      denials.Add(User(uid), absl::StrCat("p", i), ByDefault(), i);
+    }
+  }
+  EXPECT_EQ(denials.size(), Denials::kMost);
+  EXPECT_FALSE(denials.Add(User(1), "x", ByDefault(), 2));
+}
+
 TEST(DenialsTest, ManyUsersAreBounded) {
   Denials denials;
   for (uid_t uid = 0; uid < 3000; ++uid) {
