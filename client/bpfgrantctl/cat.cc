@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "bpfgrant/v1/cat.pb.h"
 #include "client/bpfgrantctl/command.h"
+#include "client/bpfgrantctl/folders.h"
 #include "client/bpfgrantctl/json.h"
 #include "client/bpfgrantctl/output.h"
 #include "daemon/config_file.h"
@@ -76,20 +77,11 @@ absl::StatusOr<v1::CatEntry> Read(const std::string& name,
       whole ? name : absl::StrCat(name, std::string(kManifest)), catalog);
 }
 
-std::vector<std::string> Absolute(std::vector<std::string> folders) {
-  for (std::string& folder : folders) {
-    folder = std::filesystem::absolute(folder).lexically_normal();
-  }
-  return folders;
-}
-
 absl::StatusOr<int> Cat(const Settings& settings, const Given& given) {
-  v1::Config config;
-  auto status =
-      daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
-  if (!status.ok()) return status;
-  const auto catalog = Absolute(daemon::CatalogFolders(given.catalog, config));
-  const auto policy = Absolute(daemon::PolicyFolders(given.policy, config));
+  const auto config = DaemonsConfig();
+  if (!config.ok()) return config.status();
+  const auto catalog = Absolute(daemon::CatalogFolders(given.catalog, *config));
+  const auto policy = Absolute(daemon::PolicyFolders(given.policy, *config));
   v1::CatReply reply;
   bool all_count = true;
   for (const std::string& name : given.names) {

@@ -9,6 +9,21 @@
 
 namespace bpfgrant::ctl {
 
+absl::StatusOr<v1::Config> DaemonsConfig() {
+  v1::Config config;
+  auto status =
+      daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
+  if (!status.ok()) return status;
+  return config;
+}
+
+std::vector<std::string> Absolute(std::vector<std::string> paths) {
+  for (std::string& path : paths) {
+    path = std::filesystem::absolute(path).lexically_normal();
+  }
+  return paths;
+}
+
 absl::StatusOr<std::string> ExistingFolder(const std::string& option,
                                            const std::string& folder) {
   std::error_code error;
@@ -29,26 +44,23 @@ absl::StatusOr<std::vector<std::string>> CatalogOrDaemons(
     folders.push_back(*std::move(path));
   }
   if (!folders.empty()) return folders;
-  v1::Config config;
-  auto status =
-      daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
-  if (!status.ok()) return status;
-  return daemon::CatalogFolders({}, config);
+  const auto config = DaemonsConfig();
+  if (!config.ok()) return config.status();
+  return daemon::CatalogFolders({}, *config);
 }
 
 absl::StatusOr<std::vector<std::string>> AdmissionOrDaemons(
     const std::vector<std::string>& given) {
-  v1::Config config;
-  if (given.empty()) {
-    auto status =
-        daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
-    if (!status.ok()) return status;
-  }
-  std::vector<std::string> files = daemon::AdmissionFiles(given, config);
-  for (std::string& file : files) {
-    file = std::filesystem::absolute(file).lexically_normal();
-  }
-  return files;
+  const auto config = DaemonsConfig();
+  if (!config.ok()) return config.status();
+  return Absolute(daemon::AdmissionFiles(given, *config));
+}
+
+absl::StatusOr<std::vector<std::string>> KeysOrDaemons(
+    const std::vector<std::string>& given) {
+  const auto config = DaemonsConfig();
+  if (!config.ok()) return config.status();
+  return Absolute(daemon::KeyFolders(given, *config));
 }
 
 }  // namespace bpfgrant::ctl

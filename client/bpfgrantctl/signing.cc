@@ -20,9 +20,9 @@
 #include "absl/strings/str_cat.h"
 #include "bpfgrant/v1/signature.pb.h"
 #include "client/bpfgrantctl/command.h"
+#include "client/bpfgrantctl/folders.h"
 #include "client/bpfgrantctl/json.h"
 #include "client/bpfgrantctl/output.h"
-#include "daemon/config_file.h"
 #include "daemon/loader/drop_in.h"
 #include "daemon/loader/ed25519.h"
 #include "daemon/loader/key_ring.h"
@@ -234,15 +234,9 @@ v1::VerifySignatureReply Verify(
 
 absl::StatusOr<int> VerifySignature(const Settings& settings,
                                     const VerifyOptions& given) {
-  v1::Config config;
-  auto status =
-      daemon::ReadConfigFile(daemon::kDefaultConfigFile, false, config);
-  if (!status.ok()) return status;
-  std::vector<std::string> folders = daemon::KeyFolders(given.keys, config);
-  for (std::string& folder : folders) {
-    folder = fs::absolute(folder).lexically_normal();
-  }
-  const auto ring = daemon::KeyRing::Read(folders, daemon::Mitigations());
+  const auto folders = KeysOrDaemons(given.keys);
+  if (!folders.ok()) return folders.status();
+  const auto ring = daemon::KeyRing::Read(*folders, daemon::Mitigations());
   if (!ring.ok()) return ring.status();
   const auto bytes = ReadFile(given.file);
   if (!bytes.ok()) return bytes.status();

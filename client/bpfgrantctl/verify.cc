@@ -26,23 +26,38 @@ void PrintPolicy(const v1::CheckedPolicy& policy) {
   }
 }
 
-absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
-                           bool any_owner) {
-  auto path = ExistingFolder("verify", folder);
-  if (!path.ok()) return path.status();
-  daemon::CheckOptions options;
-  options.judge_files = !any_owner;
-  options.folders = {*std::move(path)};
-  options.policy = true;
+struct Given {
+  std::string folder;
+  std::vector<std::string> keys;
+  std::vector<std::string> admission;
+  bool any_owner = false;
+};
+
+absl::StatusOr<daemon::CheckOptions> OptionsOf(const Given& given) {
+  auto folder = ExistingFolder("verify", given.folder);
+  if (!folder.ok()) return folder.status();
   auto known = CatalogOrDaemons({});
   if (!known.ok()) return known.status();
-  options.known_folders = *std::move(known);
-  options.known_folders.push_back(options.folders.front());
-  auto limits = AdmissionOrDaemons({});
+  auto limits = AdmissionOrDaemons(given.admission);
   if (!limits.ok()) return limits.status();
+  auto keys = KeysOrDaemons(given.keys);
+  if (!keys.ok()) return keys.status();
+  daemon::CheckOptions options;
+  options.judge_files = !given.any_owner;
+  options.folders = {*folder};
+  options.policy = true;
+  options.key_folders = *std::move(keys);
+  options.known_folders = *std::move(known);
+  options.known_folders.push_back(*std::move(folder));
   options.admission_files = *std::move(limits);
-  options.deadline = settings.Timeout(options.deadline);
-  const auto reply = daemon::CheckCatalog(options);
+  return options;
+}
+
+absl::StatusOr<int> Verify(const Settings& settings, const Given& given) {
+  auto options = OptionsOf(given);
+  if (!options.ok()) return options.status();
+  options->deadline = settings.Timeout(options->deadline);
+  const auto reply = daemon::CheckCatalog(*options);
   if (!reply.ok()) return reply.status();
   if (settings.json) {
     const absl::Status printed = PrintJson(*reply);
@@ -59,21 +74,24 @@ absl::StatusOr<int> Verify(const Settings& settings, const std::string& folder,
 }  // namespace
 
 void AddVerify(CLI::App& app, Command& command) {
-  struct Given {
-    std::string folder;
-    bool any_owner = false;
-  };
   const auto given = std::make_shared<Given>();
   CLI::App* verb = AddVerb(
       app, command, "verify",
       "What a reload would say of a folder of programs and policy, on this "
       "kernel; changes nothing, needs no daemon",
-      [given](const Settings& settings) {
-        return Verify(settings, given->folder, given->any_owner);
-      });
+      [given](const Settings& settings) { return Verify(settings, *given); });
   verb->add_option("DIR", given->folder, "manifests, objects and *.policy")
       ->required()
       ->check(CheckText);
+  verb->add_option("--keys", given->keys,
+                   "a directory of keys whose signatures count; may be given "
+                   "more than once (default: the daemon's)")
+      ->type_name("DIR")
+      ->allow_extra_args(false);
+  verb->add_option("--admission", given->admission,
+                   "a file of admission limits; likewise")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
   verb->add_flag("--any-owner", given->any_owner,
                  "read files that others could write, too: for a build folder");
 }

@@ -383,7 +383,9 @@ std::shared_ptr<const Program> Admission::Admit(
     ++chosen;
     Try(*programs[chosen], static_cast<int>(chosen));
   }
-  if (programs[chosen]->available()) CountTotal(*programs[chosen]);
+  if (programs[chosen]->available()) {
+    CountTotal(limits_, total_, *programs[chosen]);
+  }
   if (!programs[0]->manifest->message().variant().empty()) {
     DescribeVariants(programs, chosen);
   }
@@ -407,12 +409,13 @@ void Admission::SetLimits(AdmissionLimits limits) {
   total_ = {};
 }
 
-void Admission::CountTotal(Program& program) {
-  Amounts total = total_;
-  total += program.amounts;
-  const absl::Status status = limits_.CheckAmounts("total", total);
+void CountTotal(const AdmissionLimits& limits, Amounts& total,
+                Program& program) {
+  Amounts with_it = total;
+  with_it += program.amounts;
+  const absl::Status status = limits.CheckAmounts("total", with_it);
   if (status.ok()) {
-    total_ = total;
+    total = with_it;
     return;
   }
   const Manifest& manifest = *program.manifest;

@@ -89,6 +89,10 @@ void MarkUnavailable(const absl::Status& why, Program& program);
 // Whether the administrator's limits allow a program that Inspect let pass;
 // fills its amounts. REASON_ADMISSION_LIMIT.
 absl::Status CheckLimits(const AdmissionLimits& limits, Program& program);
+// Counts one that they allow among all, in `total`; it is not available if all
+// together are too much. REASON_ADMISSION_LIMIT.
+void CountTotal(const AdmissionLimits& limits, Amounts& total,
+                Program& program);
 
 // Whether another variant may be tried, now that `program` was: it is not
 // available, and the reason is the kernel's. What may pass is no reason for a
@@ -135,8 +139,6 @@ class Admission {
         trial_(std::move(trial)) {}
 
   absl::Status CheckNeeds(const Manifest& manifest, int variant);
-  // Counts it among all, if they may be so many.
-  void CountTotal(Program& program);
   const TrialResult& Verify(const Program& program, TrialResult& unsettled);
   void Finish(const TrialResult& result, Program& program) const;
 

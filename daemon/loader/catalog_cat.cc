@@ -86,8 +86,19 @@ void AddResult(const std::string& file, v1::CatEntry& entry) {
   *entry.mutable_result() = (*parsed)->message();
 }
 
-bool IsMasked(const v1::CatEntry& entry) {
-  return entry.file(entry.file_size() - 1).state() == v1::CatFile::MASKS;
+// The files of that name; `missing` if there is none.
+absl::StatusOr<v1::CatEntry> Begin(absl::Span<const Layer> layers,
+                                   const std::string& file,
+                                   v1::Reason missing) {
+  v1::CatEntry entry;
+  entry.set_name(file);
+  if (auto status = AddFiles(layers, file, entry); !status.ok()) return status;
+  if (entry.file().empty()) {
+    return Refuse(missing, absl::StrCat("there is no ", file));
+  }
+  entry.set_masked(entry.file(entry.file_size() - 1).state() ==
+                   v1::CatFile::MASKS);
+  return entry;
 }
 
 }  // namespace
@@ -96,21 +107,12 @@ absl::StatusOr<v1::CatEntry> CatManifest(
     const std::string& file, absl::Span<const std::string> folders) {
   const auto layers = OpenLayers(folders, Mitigations());
   if (!layers.ok()) return layers.status();
-  v1::CatEntry entry;
-  entry.set_name(file);
-  if (auto status = AddFiles(*layers, file, entry); !status.ok()) return status;
-  if (entry.file().empty()) {
-    return Refuse(v1::REASON_UNKNOWN_PROGRAM,
-                  absl::StrCat("there is no ", file));
+  auto entry = Begin(*layers, file, v1::REASON_UNKNOWN_PROGRAM);
+  if (!entry.ok() || entry->masked()) return entry;
+  if (auto status = AddDropIns(*layers, file, *entry); !status.ok()) {
+    AddRefusal(status, *entry);
   }
-  if (IsMasked(entry)) {
-    entry.set_masked(true);
-    return entry;
-  }
-  if (auto status = AddDropIns(*layers, file, entry); !status.ok()) {
-    AddRefusal(status, entry);
-  }
-  if (entry.refusal().empty()) AddResult(file, entry);
+  if (entry->refusal().empty()) AddResult(file, *entry);
   return entry;
 }
 
@@ -118,19 +120,13 @@ absl::StatusOr<v1::CatEntry> CatPolicy(const std::string& file,
                                        absl::Span<const std::string> folders) {
   const auto layers = OpenLayers(folders, Mitigations());
   if (!layers.ok()) return layers.status();
-  v1::CatEntry entry;
-  entry.set_name(file);
-  if (auto status = AddFiles(*layers, file, entry); !status.ok()) return status;
-  if (entry.file().empty()) {
-    return Refuse(v1::REASON_INVALID_ARGUMENT,
-                  absl::StrCat("there is no ", file));
-  }
-  entry.set_masked(IsMasked(entry));
+  auto entry = Begin(*layers, file, v1::REASON_INVALID_ARGUMENT);
+  if (!entry.ok()) return entry;
   v1::Policy policy;
-  const v1::CatFile& last = entry.file(entry.file_size() - 1);
+  const v1::CatFile& last = entry->file(entry->file_size() - 1);
   if (auto status = TextFile(last.path()).Parse(last.text(), policy);
       !status.ok()) {
-    AddRefusal(status, entry);
+    AddRefusal(status, *entry);
   }
   return entry;
 }

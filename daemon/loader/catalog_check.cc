@@ -18,8 +18,10 @@
 #include "daemon/loader/confinement.h"
 #include "daemon/loader/forecast.h"
 #include "daemon/loader/kernel.h"
+#include "daemon/loader/key_ring.h"
 #include "daemon/loader/needs.h"
 #include "daemon/loader/policy_files.h"
+#include "daemon/loader/signature_check.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 #include "proto/wire/unique_fd.h"
@@ -51,6 +53,8 @@ class Check {
   v1::CheckReply reply_;
   Mitigations mitigations_;  // those that judge files
   AdmissionLimits limits_;
+  Amounts total_;                       // of what is usable
+  SignatureCheck signatures_;           // what the policy in the folders wants
   std::optional<Admission> admission_;  // if it can load
   std::optional<KernelTypes> types_;    // if not, unless there are none
   absl::Status none_;  // not OK: no program fits, for this reason
@@ -111,6 +115,7 @@ absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
   if (!limits.ok()) return limits.status();
   limits_ = *std::move(limits);
   if (admission_.has_value()) admission_->SetLimits(limits_);
+  if (options.policy) CheckRules(options);
   const auto files = CatalogFiles::Find(options.folders, mitigations_);
   if (!files.ok()) return files.status();
   std::set<std::string> missing(options.programs.begin(),
@@ -127,7 +132,6 @@ absl::StatusOr<v1::CheckReply> Check::Run(const CheckOptions& options) {
     return Refuse(v1::REASON_UNKNOWN_PROGRAM,
                   absl::StrCat("there is no program '", *missing.begin(), "'"));
   }
-  if (options.policy) CheckRules(options);
   return std::move(reply_);
 }
 
@@ -137,6 +141,13 @@ void Check::CheckRules(const CheckOptions& options) {
   if (check.complaints.empty()) {
     const auto trust = limits_.CheckTrust(check.policy.rules, MachineNames());
     if (!trust.ok()) check.complaints.push_back(trust);
+    auto keys = KeyRing::Read(options.key_folders, mitigations_);
+    if (keys.ok()) {
+      signatures_ =
+          SignatureCheck(std::move(check.policy.signatures), *std::move(keys));
+    } else {
+      check.complaints.push_back(keys.status());
+    }
   }
   v1::CheckedPolicy& policy = *reply_.mutable_policy();
   policy.set_rules(static_cast<uint32_t>(check.policy.rules.size()));
@@ -158,7 +169,7 @@ bool Check::CheckEntry(const CatalogFiles& files, const std::string& file,
                        const Layer& from, v1::CheckedProgram& checked) {
   std::vector<std::unique_ptr<Program>> programs;
   const std::string path = from.folder->PathOf(file);
-  const auto approval = files.Read(file);
+  const auto approval = files.Read(file, signatures_);
   if (!approval.ok()) {
     programs.push_back(Unavailable(StemOf(file), path, approval.status()));
   } else if (approval->masked()) {
@@ -190,6 +201,7 @@ void Check::CheckVariants(std::vector<std::unique_ptr<Program>> programs,
     Program& program = *programs[i];
     v1::CheckedVariant& variant = *checked.add_variant();
     if (program.available()) Judge(program, static_cast<int>(i), variant);
+    if (open && program.available()) CountTotal(limits_, total_, program);
     const v1::Manifest& manifest = program.manifest->message();
     if (!manifest.variant().empty()) {
       variant.set_name(manifest.variant(static_cast<int>(i)).name());

@@ -22,7 +22,10 @@ struct CheckOptions {
   // BTF of another kernel, or an ELF file with it: judges by that. "": this
   // kernel's.
   std::string btf_file;
-  bool policy = false;  // the policy files in the folders, too
+  // The policy files in the folders, too, and whether the programs are signed
+  // as they want it, by keys in `key_folders`.
+  bool policy = false;
+  std::vector<std::string> key_folders;
   // Folders of programs that the policy may name.
   std::vector<std::string> known_folders;
   // Whether a file that others than its owner and root can write is refused,

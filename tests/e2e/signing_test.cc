@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "bpfgrant/v1/signature.pb.h"
 #include "google/protobuf/util/json_util.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/unprivileged.h"
 
 namespace bpfgrant::test {
@@ -32,14 +33,8 @@ class SigningVerbsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "privilege: root's files";
-    char path[] = "/tmp/bpfgrant-signing.XXXXXX";
-    ASSERT_NE(mkdtemp(path), nullptr);
-    folder_ = path;
-    ASSERT_EQ(chmod(path, 0755), 0);
     Write("x.manifest", "name: \"x\"\n");
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   std::string Path(const std::string& name) const { return folder_ / name; }
   void Write(const std::string& name, const std::string& bytes) {
     std::ofstream(Path(name), std::ios::binary) << bytes;
@@ -82,7 +77,8 @@ class SigningVerbsTest : public ::testing::Test {
   static constexpr char kMessage[] =
       "{ printf 'bpfgrant-signature-v1\\0x.manifest\\0'; cat x.manifest; } "
       "> message";
-  std::filesystem::path folder_;
+  const PrivateFolder private_;
+  const std::filesystem::path folder_ = private_.path();
 };
 
 TEST_F(SigningVerbsTest, MakeSignAndVerify) {

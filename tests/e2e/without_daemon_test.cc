@@ -19,6 +19,7 @@
 #include "bpfgrant/v1/check.pb.h"
 #include "bpfgrant/v1/inspection.pb.h"
 #include "google/protobuf/util/json_util.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/unprivileged.h"
 
 namespace bpfgrant::test {
@@ -44,14 +45,7 @@ class WithoutDaemonTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "privilege: CAP_SETUID";
-    char path[] = "/tmp/bpfgrant-offline.XXXXXX";
-    ASSERT_NE(mkdtemp(path), nullptr);
-    ASSERT_EQ(chmod(path, 0755), 0);
-    folder_ = path;
     old_ = Catalog("old");
-  }
-  void TearDown() override {
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
   }
 
   // With the filters that every kernel takes.
@@ -80,6 +74,13 @@ class WithoutDaemonTest : public ::testing::Test {
   static Outcome Run(const Words& words) {
     return RunUnprivileged(BPFGRANTCTL_PATH, words);
   }
+  // Root's files, without root's capabilities.
+  static Outcome Root(const Words& words) {
+    UnprivilegedOptions options;
+    options.uid = 0;
+    options.gid = 0;
+    return RunUnprivileged(BPFGRANTCTL_PATH, words, options);
+  }
   template <typename Reply>
   static Reply Parse(const Outcome& outcome) {
     Reply reply;
@@ -89,7 +90,9 @@ class WithoutDaemonTest : public ::testing::Test {
     return reply;
   }
 
-  std::filesystem::path folder_, old_;
+  const PrivateFolder private_;
+  const std::filesystem::path folder_ = private_.path();
+  std::filesystem::path old_;
 };
 
 // Without what another compiler of the same source makes otherwise.
@@ -267,6 +270,44 @@ TEST_F(WithoutDaemonTest, VerifyNamesThePlaceOfEachComplaint) {
                     HasSubstr("takes CAP_BPF and CAP_PERFMON")));
   const auto reply = Parse<v1::CheckReply>(Run({"verify", old_, "--json"}));
   EXPECT_EQ(reply.policy().complaint_size(), 2);
+}
+
+// What else would make a reload refuse it, or take a program away.
+TEST_F(WithoutDaemonTest, VerifyLooksAtSignaturesLimitsAndTrust) {
+  const std::string policy =
+      "rule { name: \"a\" effect: ALLOW user: \"65534\" program: \"*\"\n"
+      "  quota { grants: 1 } trusted: true }\n";
+  Write(old_ / "a.policy", policy);
+  EXPECT_EQ(Run({"verify", old_}).exit_code, 0);
+  // As the documents have it: of a folder that is none of these.
+  Write(old_ / "b.policy",
+        "signature { name: \"s\" directory: \"/usr/lib/bpfgrant/programs\" }");
+  EXPECT_EQ(Run({"verify", old_}).exit_code, 0);
+
+  Write(old_ / "b.policy",
+        "signature { name: \"s\" program: \"packet_sampler\" }");
+  const Outcome unsigned_one = Run({"verify", old_, "--keys", folder_});
+  EXPECT_EQ(unsigned_one.exit_code, kRefused) << unsigned_one.Describe();
+  EXPECT_THAT(unsigned_one.output, HasSubstr("signature rule 's'"));
+  EXPECT_EQ(Root({"keygen", "ours", "--directory", folder_}).exit_code, 0);
+  EXPECT_EQ(Root({"sign", old_ / "packet_sampler.manifest", "--key",
+                  folder_ / "ours.key"})
+                .exit_code,
+            0);
+  const Outcome signed_one = Run({"verify", old_, "--keys", folder_});
+  EXPECT_EQ(signed_one.exit_code, 0) << signed_one.Describe();
+
+  const std::string limits =
+      Write(folder_ / "limits.conf", "total { maps: 1 }\n");
+  const Outcome too_many =
+      Run({"verify", old_, "--keys", folder_, "--admission", limits});
+  EXPECT_EQ(too_many.exit_code, kRefused) << too_many.Describe();
+  EXPECT_THAT(too_many.output, HasSubstr("limits.conf:1:"));
+  Write(folder_ / "limits.conf", "trusted_user: \"root\"\n");
+  const Outcome trusting =
+      Run({"verify", old_, "--keys", folder_, "--admission", limits});
+  EXPECT_EQ(trusting.exit_code, kRefused) << trusting.Describe();
+  EXPECT_THAT(trusting.output, HasSubstr("A reload would refuse the policy"));
 }
 
 TEST_F(WithoutDaemonTest, VerifyJudgesFilesUnlessToldNotTo) {
