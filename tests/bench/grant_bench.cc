@@ -20,6 +20,7 @@
 #include "client/bpfgrant/connection.h"
 #include "tests/bench/baseline.h"
 #include "tests/bench/catalog_entries.h"
+#include "tests/bench/or_die.h"
 #include "tests/bench/samples.h"
 #include "tests/harness/daemon_fixture.h"
 
@@ -31,13 +32,6 @@ constexpr size_t kBatch = 200;  // acquired before the pool is let fill again
 constexpr size_t kRounds = 4000;
 // Long enough for everybody to be asleep.
 constexpr useconds_t kPauseMicroseconds = 2000;
-
-template <typename T>
-T OrDie(absl::StatusOr<T> value) {
-  if (value.ok()) return *std::move(value);
-  std::fprintf(stderr, "bench: %s\n", value.status().ToString().c_str());
-  std::exit(1);
-}
 
 Connection Connect(const test::Daemon& daemon) {
   return OrDie(Connection::Connect({.path = daemon.broker_socket()}));

@@ -23,6 +23,7 @@
 #include "client/bpfgrant/connection.h"
 #include "tests/bench/baseline.h"
 #include "tests/bench/catalog_entries.h"
+#include "tests/bench/or_die.h"
 #include "tests/bench/samples.h"
 #include "tests/harness/daemon_fixture.h"
 
@@ -36,13 +37,6 @@ constexpr uint32_t kPool = 64;
 // Between two Acquires of one client.
 constexpr useconds_t kPauseMicroseconds = 5000;
 constexpr std::chrono::seconds kAtRest{3};
-
-template <typename T>
-T OrDie(absl::StatusOr<T> value) {
-  if (value.ok()) return *std::move(value);
-  std::fprintf(stderr, "bench: %s\n", value.status().ToString().c_str());
-  std::exit(1);
-}
 
 Connection Connect(const test::Daemon& daemon) {
   return OrDie(Connection::Connect(
