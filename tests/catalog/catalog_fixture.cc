@@ -96,18 +96,6 @@ map {
 )");
 }
 
-TemporaryFolder::TemporaryFolder() {
-  std::string path = "/tmp/bpfgrant-catalog.XXXXXX";
-  EXPECT_NE(mkdtemp(path.data()), nullptr);
-  chmod(path.c_str(), 0755);
-  path_ = path;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 std::string TemporaryFolder::Write(const std::string& name,
                                    std::string_view bytes) const {
   const std::string path = absl::StrCat(path_, "/", name);

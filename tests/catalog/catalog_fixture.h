@@ -16,6 +16,7 @@
 #include "daemon/loader/admission.h"
 #include "daemon/mitigations.h"
 #include "proto/refusal/refusal.h"
+#include "tests/harness/private_folder.h"
 
 namespace bpfgrant::daemon {
 
@@ -35,11 +36,9 @@ std::string SampleManifest(const std::string& name, std::string_view object,
                            const std::string& to = "");
 std::string SteerManifest(const std::string& name, std::string_view object);
 
-// A folder below /tmp, mode 0755, gone with the test.
+// A folder that goes away with the test, and what stands in it.
 class TemporaryFolder {
  public:
-  TemporaryFolder();
-  ~TemporaryFolder();
   const std::string& path() const { return path_; }
   // Writes, or writes anew, a file of mode 0644; returns its path.
   std::string Write(const std::string& name, std::string_view bytes) const;
@@ -48,7 +47,8 @@ class TemporaryFolder {
                     const std::string& variant = "good") const;
 
  private:
-  std::string path_;
+  const test::PrivateFolder folder_;
+  const std::string path_ = folder_.path();
 };
 
 // Admits the entry "NAME.manifest" of `folder`.

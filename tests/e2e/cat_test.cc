@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "bpfgrant/v1/cat.pb.h"
 #include "google/protobuf/util/json_util.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/unprivileged.h"
 
 namespace bpfgrant::test {
@@ -27,10 +28,6 @@ class CatVerbTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "privilege: root's files";
-    char path[] = "/tmp/bpfgrant-cat.XXXXXX";
-    ASSERT_NE(mkdtemp(path), nullptr);
-    folder_ = path;
-    ASSERT_EQ(chmod(path, 0755), 0);
     std::filesystem::create_directories(folder_ /
                                         "local/packet_sampler.manifest.d");
     std::filesystem::copy(
@@ -40,8 +37,6 @@ class CatVerbTest : public ::testing::Test {
     Write("local/packet_sampler.manifest.d/10-ours.conf",
           "description: \"ours\"\n");
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   void Write(const std::string& name, const std::string& text) {
     std::ofstream(folder_ / name) << text;
     ASSERT_EQ(chmod((folder_ / name).c_str(), 0644), 0);
@@ -52,7 +47,8 @@ class CatVerbTest : public ::testing::Test {
                                  "--policy", vendor, "--policy", local});
     return RunUnprivileged(BPFGRANTCTL_PATH, words);
   }
-  std::filesystem::path folder_;
+  const PrivateFolder private_;
+  const std::filesystem::path folder_ = private_.path();
 };
 
 TEST_F(CatVerbTest, ShowsFilesAndTheResult) {

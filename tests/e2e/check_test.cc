@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "bpfgrant/v1/check.pb.h"
 #include "google/protobuf/util/json_util.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/unprivileged.h"
 
 namespace bpfgrant::test {
@@ -36,15 +37,9 @@ class CheckVerbTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "privilege: CAP_BPF";
-    char path[] = "/tmp/bpfgrant-check.XXXXXX";
-    ASSERT_NE(mkdtemp(path), nullptr);
-    folder_ = path;
-    ASSERT_EQ(chmod(path, 0755), 0);
     Copy("packet_sampler");
     Copy("reuseport_steer");
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   void Copy(const std::string& name) {
     for (const char* suffix : {".manifest", ".bpf.o"}) {
       std::filesystem::copy(absl::StrCat(CATALOG_FOLDER, "/", name, suffix),
@@ -87,7 +82,8 @@ class CheckVerbTest : public ::testing::Test {
     return reply;
   }
 
-  std::filesystem::path folder_;
+  const PrivateFolder private_;
+  const std::filesystem::path folder_ = private_.path();
 };
 
 TEST_F(CheckVerbTest, LoadsAsRoot) {

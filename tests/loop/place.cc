@@ -45,17 +45,6 @@ absl::StatusOr<Loop> PlaceTest::Create(Loop::Options options) {
   return loop;
 }
 
-Folder::Folder() {
-  std::string name = ::testing::TempDir() + "bpfgrant-loop.XXXXXX";
-  EXPECT_NE(mkdtemp(name.data()), nullptr) << name;
-  path_ = name;
-}
-
-Folder::~Folder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 std::string Folder::Write(const std::string& name,
                           const std::string& content) const {
   std::string path = File(name);

@@ -28,6 +28,7 @@
 #include "client/bpfgrant/connection.h"
 #include "client/bpfgrant/loop.h"
 #include "gtest/gtest.h"
+#include "tests/harness/private_folder.h"
 
 namespace bpfgrant::test {
 
@@ -54,15 +55,14 @@ class PlaceTest : public ::testing::TestWithParam<Loop::Place> {
 // A folder of this process's own, removed with all that is in it.
 class Folder {
  public:
-  Folder();
-  ~Folder();
   const std::string& path() const { return path_; }
   std::string File(const std::string& name) const { return path_ + "/" + name; }
   // The file's path, with this content.
   std::string Write(const std::string& name, const std::string& content) const;
 
  private:
-  std::string path_;
+  const PrivateFolder folder_;
+  const std::string path_ = folder_.path();
 };
 std::string ReadFile(const std::string& path);
 

@@ -26,6 +26,7 @@
 #include "proto/wire/limits.h"
 #include "proto/wire/message_socket.h"
 #include "tests/harness/kernel_features.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/process_tree.h"
 #include "tests/harness/skip.h"
 #include "tests/privileged/client_fixture.h"

@@ -106,16 +106,4 @@ int DaemonProcess::WaitForExit(std::chrono::milliseconds timeout) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-PrivateFolder::PrivateFolder() {
-  char name[] = "/run/bpfgrant-test.XXXXXX";
-  EXPECT_NE(mkdtemp(name), nullptr) << std::strerror(errno);
-  EXPECT_EQ(chmod(name, 0755), 0);
-  path_ = name;
-}
-
-PrivateFolder::~PrivateFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 }  // namespace bpfgrant::test

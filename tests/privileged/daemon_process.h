@@ -49,17 +49,6 @@ class DaemonProcess {
   pid_t pid_ = -1;
 };
 
-// A folder of root's that goes away with this object.
-class PrivateFolder {
- public:
-  PrivateFolder();
-  ~PrivateFolder();
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 }  // namespace bpfgrant::test
 
 #endif  // TESTS_PRIVILEGED_DAEMON_PROCESS_H_

@@ -15,6 +15,7 @@
 #include "daemon/loader/ed25519.h"
 #include "daemon/loader/signature_file.h"
 #include "proto/refusal/refusal.h"
+#include "tests/harness/private_folder.h"
 #include "tests/privileged/client_fixture.h"
 #include "tests/privileged/nobody.h"
 
@@ -25,18 +26,6 @@ using ::testing::HasSubstr;
 
 class SignatureRuleTest : public ClientTest {
  protected:
-  void SetUp() override {
-    ClientTest::SetUp();
-    if (IsSkipped()) return;
-    char path[] = "/tmp/bpfgrant-keys.XXXXXX";
-    ASSERT_NE(mkdtemp(path), nullptr);
-    keys_ = path;
-    ASSERT_EQ(chmod(path, 0755), 0);
-  }
-  void TearDown() override {
-    ClientTest::TearDown();
-    std::filesystem::remove_all(keys_);
-  }
   static void Write(const std::filesystem::path& path,
                     const std::string& bytes) {
     std::ofstream(path, std::ios::binary) << bytes;
@@ -69,7 +58,8 @@ class SignatureRuleTest : public ClientTest {
     EXPECT_TRUE(reply.ok()) << reply.status();
     return reply->revoked();
   }
-  std::filesystem::path keys_;
+  const PrivateFolder folder_;
+  const std::filesystem::path keys_ = folder_.path();
   Nobody client_;
 };
 

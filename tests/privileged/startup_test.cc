@@ -11,6 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/process_tree.h"
 #include "tests/harness/unprivileged.h"
 #include "tests/privileged/client_fixture.h"
@@ -76,7 +77,7 @@ class StartupTest : public ClientTest {
     EXPECT_THAT(daemon.Log(), HasSubstr(why));
   }
 
-  PrivateFolder folder_;
+  PrivateFolder folder_{"/run/"};
 };
 
 TEST_F(StartupTest, OneDaemonForARuntimeDirectory) {

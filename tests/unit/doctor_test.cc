@@ -13,6 +13,7 @@
 #include "client/bpfgrantctl/findings.h"
 #include "client/bpfgrantctl/machine.h"
 #include "gtest/gtest.h"
+#include "tests/harness/private_folder.h"
 
 namespace bpfgrant::ctl {
 namespace {
@@ -112,12 +113,6 @@ TEST(DoctorTest, Limits) {
 
 class ReadMachineTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char folder[] = "/tmp/bpfgrant-machine.XXXXXX";
-    ASSERT_NE(mkdtemp(folder), nullptr);
-    root_ = folder;
-  }
-  void TearDown() override { fs::remove_all(root_); }
   void Write(const std::string& path, const std::string& text) {
     fs::create_directories(fs::path(root_ + path).parent_path());
     std::ofstream(root_ + path) << text;
@@ -125,7 +120,8 @@ class ReadMachineTest : public ::testing::Test {
   const std::string& root() const { return root_; }
 
  private:
-  std::string root_;
+  const test::PrivateFolder folder_;
+  const std::string root_ = folder_.path();
 };
 
 TEST_F(ReadMachineTest, OfWhatIsThere) {

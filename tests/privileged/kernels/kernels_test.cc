@@ -18,6 +18,7 @@
 
 #include "daemon/loader/catalog_check.h"
 #include "tests/harness/kernel_objects.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/skip.h"
 
 namespace bpfgrant::test {
@@ -55,9 +56,6 @@ class KernelsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     BPFGRANT_REQUIRE_CAPABILITIES(CAP_BPF, CAP_PERFMON);
-    char path[] = "/tmp/bpfgrant-kernels.XXXXXX";
-    ASSERT_NE(mkdtemp(path), nullptr);
-    folder_ = path;
     // Where the build stands, others may be able to write.
     for (const char* from : {SHIPPED_CATALOG, TEST_CATALOG}) {
       for (const auto& file : std::filesystem::directory_iterator(from)) {
@@ -65,10 +63,6 @@ class KernelsTest : public ::testing::Test {
       }
     }
   }
-  void TearDown() override {
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
-  }
-
   v1::CheckReply Check(const std::string& btf = "") {
     daemon::CheckOptions options;
     options.folders = {folder_.string()};
@@ -78,7 +72,8 @@ class KernelsTest : public ::testing::Test {
     return reply.ok() ? *reply : v1::CheckReply();
   }
 
-  std::filesystem::path folder_;
+  const test::PrivateFolder private_;
+  const std::filesystem::path folder_ = private_.path();
 };
 
 // As table.txt has it.
