@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::test {
 namespace {
@@ -94,6 +95,21 @@ uint32_t IdOfProgram(int fd) {
 uint32_t IdOfMap(int fd) {
   bpf_map_info info{};
   return ReadInfo(fd, info) ? info.id : 0;
+}
+
+uint64_t MissedRuns(const std::set<uint32_t>& programs) {
+  uint64_t missed = 0;
+  for (const uint32_t id : programs) {
+    bpf_attr attributes{};
+    attributes.prog_id = id;
+    const UniqueFd program(
+        static_cast<int>(Bpf(BPF_PROG_GET_FD_BY_ID, attributes)));
+    bpf_prog_info info{};
+    if (program.valid() && ReadInfo(program.get(), info)) {
+      missed += info.recursion_misses;
+    }
+  }
+  return missed;
 }
 
 absl::StatusOr<KernelObjects> WaitUntilGone(const KernelObjects& objects,

@@ -35,6 +35,11 @@ absl::StatusOr<KernelObjects> ListKernelObjects();
 uint32_t IdOfProgram(int fd);
 uint32_t IdOfMap(int fd);
 
+// How often the kernel passed over one of `programs` that a tracepoint should
+// have run, since a task that was preempted inside it was on the same processor
+// (bpf_prog_info.recursion_misses). 0 for those that are gone.
+uint64_t MissedRuns(const std::set<uint32_t>& programs);
+
 // Waits until none of `objects` is there any more: the kernel drops them some
 // time after their last fd. Returns those that are still there after `timeout`;
 // empty: all are gone. An id is not used again soon: the kernel counts upwards.
