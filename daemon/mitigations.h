@@ -71,6 +71,12 @@ struct Mitigations {
   bool unit_is_system_managers = true;
   // A unit counts only where none but root can have made its cgroup.
   bool cgroup_owner_check = true;
+  // An executable's path counts only if it leads the daemon to the same file.
+  bool executable_path_check = true;
+  // And its digest only where the kernel itself has what is in it.
+  bool executable_filesystem = true;
+  // What a process executes is read for each request, and not once.
+  bool executable_each_time = true;
   // The administrator's limits bind whatever manifests approve.
   bool admission_limits = true;
   // Values of parameters must be in the manifest's range, and in the rule's.

@@ -31,7 +31,27 @@ Rules::Rules(absl::Span<const CompiledRule> rules)
     for (auto& [name, about] : by_name_) {
       if (rules_[i].IsAbout(name)) about.push_back(i);
     }
+    if (!rules_[i].source().executable().empty())
+      with_executables_.push_back(i);
+    for (const v1::Executable& wanted : rules_[i].source().executable()) {
+      executable_kinds_.path |= !wanted.path().empty();
+      executable_kinds_.sha256 |= !wanted.sha256().empty();
+      executable_kinds_.fsverity |= !wanted.fsverity().empty();
+    }
   }
+}
+
+bool Rules::AskForExecutable(const Subject& subject,
+                             std::string_view program) const {
+  return std::any_of(
+      with_executables_.begin(), with_executables_.end(), [&](uint32_t i) {
+        return rules_[i].IsAbout(program) && rules_[i].NamesUser(subject);
+      });
+}
+
+bool Rules::AskForExecutable(const Subject& subject) const {
+  return std::any_of(with_executables_.begin(), with_executables_.end(),
+                     [&](uint32_t i) { return rules_[i].NamesUser(subject); });
 }
 
 v1::Verdict Rules::VerdictOf(const Rule& rule, const Rule* observed) {

@@ -67,6 +67,13 @@ class Rules {
   // Does not look at how much is in use: the quota is in the verdict.
   v1::Verdict Decide(const Subject& subject, std::string_view program) const;
 
+  // Whether it hangs on what `subject` executes if it may have `program`.
+  bool AskForExecutable(const Subject& subject, std::string_view program) const;
+  // The same of any program.
+  bool AskForExecutable(const Subject& subject) const;
+  // What of it all rules together ask for.
+  const ExecutableKinds& executable_kinds() const { return executable_kinds_; }
+
   // The rules about `program`, in the order of evaluation, and why each is for
   // `subject` or not.
   std::vector<v1::ConsultedRule> Consult(const Subject& subject,
@@ -95,6 +102,9 @@ class Rules {
   // may be about others.
   absl::flat_hash_map<std::string, std::vector<uint32_t>> by_name_;
   std::vector<uint32_t> with_globs_;
+  // Those that name executables: few, and most often none.
+  std::vector<uint32_t> with_executables_;
+  ExecutableKinds executable_kinds_;
 };
 
 // "rule 'x' (file:line)" or "no rule allows it".

@@ -22,6 +22,13 @@ struct ExecutableFacts {
   std::string unknown;                  // why what is missing is
 };
 
+// What rules ask of it.
+struct ExecutableKinds {
+  bool path = false;
+  bool sha256 = false;
+  bool fsverity = false;
+};
+
 struct Subject {
   uid_t uid = 0;
   gid_t gid = 0;

@@ -60,6 +60,7 @@ class Broker {
         tracer_(MapTracer(ready)),
         steps_(MapSteps(ready)),
         grace_period_(loop_, std::move(ready.fds[2])),
+        executables_(loader_, ready.message.ready().no_executables()),
         remains_(loop_, loader_, ledger_, no_census_.empty()),
         pool_(loop_, loader_, gates_, remains_,
               {options_.pool_bytes, fd_limit_ / 4},
@@ -70,18 +71,16 @@ class Broker {
                  journal_.Write(std::move(record));
                }),
         granting_({loop_, loader_, gates_, pool_, ledger_, remains_, watchers_,
-                   audit_, options_.mitigations, options_.grants_per_session,
-                   [this](uint64_t id) -> Session* {
-                     Connection* connection = acceptor_.Find(id);
-                     return connection == nullptr ? nullptr
-                                                  : &connection->session();
-                   }}),
+                   audit_, executables_, options_.mitigations,
+                   options_.grants_per_session,
+                   [this](uint64_t id) { return FindSession(id); }}),
         rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
                     steps_.has_value() ? &*steps_ : nullptr}),
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, audit_,
-                  granting_, grace_period_, rotations_,
+                  granting_, executables_, grace_period_, rotations_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
                   [this](bool reloading) { NotifyReload(reloading); },
+                  [this](uint64_t id) { return FindSession(id); },
                   tracer_.get()}),
         acceptor_({loop_, service_, granting_, watchers_, options_.mitigations,
                    FitToFds(options_.accept), options_.identify,
@@ -99,7 +98,7 @@ class Broker {
     granting_.SetSnapshot(snapshot);
     audit_.CatalogLoaded(*snapshot);
     const v1::ReloadReply summary = Summarize(*snapshot);
-    WarnOf(summary, snapshot->rules());
+    WarnOf(summary, snapshot->rules(), executables_.why_not());
     spdlog::info("{} programs, {} unavailable, {} rules", summary.programs(),
                  summary.unavailable_size(), summary.rules());
     if (const std::string where = Journal::Where(); where != "journal") {
@@ -140,6 +139,11 @@ class Broker {
   }
 
  private:
+  Session* FindSession(uint64_t id) {
+    Connection* connection = acceptor_.Find(id);
+    return connection == nullptr ? nullptr : &connection->session();
+  }
+
   // What loops are traced with comes fourth, where there are loops. Without it
   // everything else works.
   std::unique_ptr<Tracer> MapTracer(LoaderClient::Reply& ready) {
@@ -235,6 +239,7 @@ class Broker {
   std::unique_ptr<Tracer> tracer_;
   std::optional<Steps> steps_;
   GracePeriod grace_period_;
+  Executables executables_;
   Ledger ledger_;
   Remains remains_;
   Pool pool_;

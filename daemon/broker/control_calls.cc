@@ -110,7 +110,7 @@ grpc::ServerUnaryReactor* ControlCalls::List(
     grpc::CallbackServerContext* context, const v1::ListRequest* request,
     v1::ListReply* reply) {
   return Run(context, reply, [this, request](Session& session, auto answer) {
-    answer(shared_.service.List(session, *request));
+    shared_.service.List(session, *request, std::move(answer));
   });
 }
 
@@ -118,7 +118,7 @@ grpc::ServerUnaryReactor* ControlCalls::Describe(
     grpc::CallbackServerContext* context, const v1::DescribeRequest* request,
     v1::DescribeReply* reply) {
   return Run(context, reply, [this, request](Session& session, auto answer) {
-    answer(shared_.service.Describe(session, *request));
+    shared_.service.Describe(session, *request, std::move(answer));
   });
 }
 
@@ -126,7 +126,7 @@ grpc::ServerUnaryReactor* ControlCalls::Explain(
     grpc::CallbackServerContext* context, const v1::ExplainRequest* request,
     v1::ExplainReply* reply) {
   return Run(context, reply, [this, request](Session& session, auto answer) {
-    answer(shared_.service.Explain(session, *request));
+    shared_.service.Explain(session, *request, std::move(answer));
   });
 }
 

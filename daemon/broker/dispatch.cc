@@ -143,15 +143,16 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
                       Later(request, &Out::mutable_release));
       return;
     case v1::ClientFrame::kList:
-      Finish(request, service.List(session_, frame.list()), &Out::mutable_list);
+      service.List(session_, frame.list(),
+                   Later(request, &Out::mutable_list));
       return;
     case v1::ClientFrame::kDescribe:
-      Finish(request, service.Describe(session_, frame.describe()),
-             &Out::mutable_describe);
+      service.Describe(session_, frame.describe(),
+                       Later(request, &Out::mutable_describe));
       return;
     case v1::ClientFrame::kExplain:
-      Finish(request, service.Explain(session_, frame.explain()),
-             &Out::mutable_explain);
+      service.Explain(session_, frame.explain(),
+                      Later(request, &Out::mutable_explain));
       return;
     case v1::ClientFrame::kMatrix:
       Finish(request, service.Matrix(session_, frame.matrix()),

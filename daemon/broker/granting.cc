@@ -17,16 +17,6 @@ namespace bpfgrant::broker {
 
 namespace {
 
-// Between the loader's deadline for an attachment and ours.
-constexpr std::chrono::milliseconds kAttachGrace{500};
-
-// CLOCK_MONOTONIC, for the loader.
-int64_t AttachUntil() {
-  const auto until =
-      std::chrono::steady_clock::now().time_since_epoch() + kAttachDeadline;
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(until).count();
-}
-
 // In the order of the manifest, which is that of their bits.
 std::vector<std::string> SwappableMaps(const v1::DescribeReply& description) {
   std::vector<std::string> maps;
@@ -56,8 +46,20 @@ v1::GrantInfo Granting::InfoOf(const Session& session,
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                        std::vector<UniqueFd> fds, bool claim_later,
                        Answer answer) {
-  TryAcquire(session, request, {std::move(fds), claim_later, std::move(answer)},
-             std::nullopt);
+  Company company{std::move(fds), claim_later, std::move(answer)};
+  if (!HasToLook(session, request.program())) {
+    TryAcquire(session, request, std::move(company), std::nullopt);
+    return;
+  }
+  Look(session, [this, request, info = InfoOf(session, request),
+                 company = std::move(company)](
+                    absl::StatusOr<Session*> looked) mutable {
+    if (looked.ok()) {
+      TryAcquire(**looked, request, std::move(company), std::nullopt);
+    } else {
+      Deny(info, looked.status(), std::move(company.answer));
+    }
+  });
 }
 
 void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,
@@ -260,7 +262,7 @@ void Granting::AttachFd(Grant& grant, Target target, Answer answer) {
   daemon::LoaderRequest request;
   request.mutable_attach()->set_program(grant.info.program());
   request.mutable_attach()->set_owner(grant.info.uid());
-  request.mutable_attach()->set_until_ns(AttachUntil());
+  request.mutable_attach()->set_until_ns(MonotonicNs(kAttachDeadline));
   std::vector<UniqueFd> fds;
   fds.emplace_back(fcntl(grant.instance.fds.front().get(), F_DUPFD_CLOEXEC, 0));
   fds.push_back(std::move(target.fd));
@@ -274,7 +276,7 @@ void Granting::AttachRing(Grant& grant, const Target& target, Answer answer) {
   attach.set_gate_nonce(grant.instance.gate.nonce);
   attach.set_ring(*target.ring);
   attach.set_owner(grant.info.uid());
-  attach.set_until_ns(AttachUntil());
+  attach.set_until_ns(MonotonicNs(kAttachDeadline));
   AttachToProcess(grant, std::move(request), std::move(answer));
 }
 
@@ -283,7 +285,7 @@ void Granting::Enroll(Grant& grant, Answer answer) {
   daemon::EnrollRequest& enroll = *request.mutable_enroll();
   enroll.set_gate_slot(grant.instance.gate.slot);
   enroll.set_gate_nonce(grant.instance.gate.nonce);
-  enroll.set_until_ns(AttachUntil());
+  enroll.set_until_ns(MonotonicNs(kAttachDeadline));
   AttachToProcess(grant, std::move(request), std::move(answer));
 }
 

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -23,6 +24,7 @@
 #include "daemon/broker/audit.h"
 #include "daemon/broker/denials.h"
 #include "daemon/broker/event_loop.h"
+#include "daemon/broker/executables.h"
 #include "daemon/broker/gates.h"
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
@@ -56,6 +58,7 @@ class Granting {
     Remains& remains;
     Watchers& watchers;
     Audit& audit;
+    Executables& executables;
     const daemon::Mitigations& mitigations;
     uint32_t grants_per_session;
     // nullptr once the session is over.
@@ -70,6 +73,20 @@ class Granting {
   const Snapshot& snapshot() const { return *snapshot_; }
   // The live grants that the policy in force would not give.
   std::vector<uint64_t> NotAllowed() const;
+  // Calls `done` once it is known of all who hold grants what they execute, as
+  // far as the policy in force asks for it; of whom that takes longer than
+  // kLearnDeadline, it is not known.
+  void LearnExecutables(absl::AnyInvocable<void()> done);
+
+  // Whether what `session` executes has to be read before it is decided if it
+  // may have `program`.
+  bool HasToLook(const Session& session, std::string_view program) const;
+  // The same of any program.
+  bool HasToLook(const Session& session) const;
+  // Reads it, and calls `then` with the session, or with why not: it has ended,
+  // or too much is under way for it or its user.
+  void Look(Session& session,
+            absl::AnyInvocable<void(absl::StatusOr<Session*>)> then);
 
   const Denials& denials() const { return denials_; }
   const daemon::Mitigations& mitigations() const { return parts_.mitigations; }
@@ -216,6 +233,12 @@ class Granting {
   std::vector<UniqueFd> SharedMaps(Session& session, const Program& program);
   void KeepShared(uint64_t grant, uint64_t session, const std::string& identity,
                   absl::StatusOr<Instance>& instance);
+
+  // Whether it is known by now, if it need not be read each time.
+  bool KnowsEnough(const Session& session) const;
+  struct Learning;
+  void LearnNext(std::shared_ptr<Learning> learning,
+                 std::vector<uint64_t> sessions);
 
   // One more, or one fewer, request of that session waits for the loader.
   void CountWaiting(uint64_t session, uid_t uid, int change);

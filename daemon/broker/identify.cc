@@ -27,9 +27,7 @@
 namespace bpfgrant::broker {
 namespace {
 
-// To read /proc/PID/exe of another user takes CAP_SYS_PTRACE.
-constexpr char kNoExecutable[] =
-    "bpfgrantd has no right to see what others execute";
+constexpr char kNoExecutable[] = "no rule asked for it yet";
 
 absl::Status Unnamed(absl::string_view what, int error) {
   // Our own shortage is no fault of the peer's.
@@ -158,17 +156,19 @@ absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
   return peer;
 }
 
-absl::StatusOr<policy::Subject> IdentifyProcess(
-    pid_t pid, const daemon::Mitigations& mitigations) {
-  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+absl::StatusOr<Peer> IdentifyProcess(pid_t pid,
+                                     const daemon::Mitigations& mitigations) {
+  Peer process;
+  process.pid = pid;
+  process.pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
   const std::string status(std::istreambuf_iterator<char>(file), {});
   // Real, effective, saved, and that of file accesses.
   const std::vector<uint32_t> uids = Numbers(status, "Uid:");
   const std::vector<uint32_t> gids = Numbers(status, "Gid:");
-  policy::Subject subject;
+  policy::Subject& subject = process.subject;
   subject.location = ReadLocation(pid, mitigations);
-  if (!pidfd.valid() || !IsAlive(pidfd) || uids.size() != 4 ||
+  if (!process.pidfd.valid() || !IsAlive(process.pidfd) || uids.size() != 4 ||
       gids.size() != 4) {
     return Refuse(
         v1::REASON_INVALID_ARGUMENT,
@@ -178,7 +178,7 @@ absl::StatusOr<policy::Subject> IdentifyProcess(
   subject.gid = gids[1];
   subject.groups = Numbers(status, "Groups:");
   subject.executable.unknown = kNoExecutable;
-  return subject;
+  return process;
 }
 
 }  // namespace bpfgrant::broker

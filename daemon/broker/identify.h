@@ -19,7 +19,7 @@ namespace bpfgrant::broker {
 
 struct Peer {
   // User and groups at connect(2); where it runs and its label when it was
-  // accepted.
+  // accepted; what it executes when that was last asked for (executables.h).
   policy::Subject subject;
   pid_t pid = 0;
   // Refers to the process that connected, never to a later owner of its pid.
@@ -48,7 +48,7 @@ absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
 // The same of a live process, whoever started it and whether or not it has a
 // connection; its label is not known. REASON_INVALID_ARGUMENT: there is none,
 // or /proc does not show it.
-absl::StatusOr<policy::Subject> IdentifyProcess(
+absl::StatusOr<Peer> IdentifyProcess(
     pid_t pid, const daemon::Mitigations& mitigations);
 
 // Whether the process of `pidfd` has not exited yet.

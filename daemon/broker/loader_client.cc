@@ -13,6 +13,12 @@
 
 namespace bpfgrant::broker {
 
+int64_t MonotonicNs(std::chrono::milliseconds from_now) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             (std::chrono::steady_clock::now() + from_now).time_since_epoch())
+      .count();
+}
+
 LoaderClient::LoaderClient(EventLoop& loop, UniqueFd socket,
                            std::function<void()> lost)
     : loop_(loop),

@@ -20,6 +20,12 @@
 
 namespace bpfgrant::broker {
 
+// Between the loader's deadline for what clients can hold up and ours.
+inline constexpr std::chrono::milliseconds kAttachGrace{500};
+
+// CLOCK_MONOTONIC so long from now, for the loader.
+int64_t MonotonicNs(std::chrono::milliseconds from_now);
+
 class LoaderClient {
  public:
   struct Reply {

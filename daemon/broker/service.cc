@@ -75,17 +75,19 @@ v1::ReloadReply Summarize(const Snapshot& snapshot) {
   return reply;
 }
 
-void WarnOf(const v1::ReloadReply& summary, const policy::Rules& rules) {
+void WarnOf(const v1::ReloadReply& summary, const policy::Rules& rules,
+            const std::string& no_executables) {
   for (const std::string& line : summary.unavailable()) {
     spdlog::warn("unavailable: {}", line);
   }
+  if (no_executables.empty()) return;
   for (const policy::Rule& rule : rules.rules()) {
     const daemon::CompiledRule& source = rule.source();
     if (source.executable().empty()) continue;
     spdlog::warn(
         "rule '{}' ({}:{}) names an executable, which is not known of any "
-        "process: it {}",
-        source.name(), source.file(), source.line(),
+        "process ({}): it {}",
+        source.name(), source.file(), source.line(), no_executables,
         source.deny() ? "denies whomever else it names" : "allows nobody");
   }
 }
@@ -240,20 +242,23 @@ void Service::ReadSnapshot(absl::StatusOr<LoaderClient::Reply> reply) {
   snapshot_reader_ =
       std::jthread([this, memfd = std::move(reply->fds.front())] {
         parts_.loop.Post([this, snapshot = Snapshot::Read(memfd)]() mutable {
-          FinishReload(TakeSnapshot(std::move(snapshot)));
+          TakeSnapshot(std::move(snapshot));
         });
       });
 }
 
-absl::StatusOr<v1::ReloadReply> Service::TakeSnapshot(
+void Service::TakeSnapshot(
     absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot) {
-  if (!snapshot.ok()) return snapshot.status();
+  if (!snapshot.ok()) return FinishReload(snapshot.status());
   const uint32_t ended = parts_.granting.SetSnapshot(*snapshot);
   parts_.audit.CatalogLoaded(**snapshot);
   v1::ReloadReply summary = broker::Summarize(**snapshot);
   summary.set_revoked(ended);
-  EnforceOrTell(summary);
-  return summary;
+  parts_.granting.LearnExecutables(
+      [this, summary = std::move(summary)]() mutable {
+        EnforceOrTell(summary);
+        FinishReload(std::move(summary));
+      });
 }
 
 void Service::EnforceOrTell(v1::ReloadReply& reply) {
@@ -287,7 +292,8 @@ void Service::FinishReload(absl::StatusOr<v1::ReloadReply> reply) {
     last_reload_ = "ok";
     spdlog::info("reloaded: {} programs, {} unavailable, {} rules",
                  reply->programs(), reply->unavailable_size(), reply->rules());
-    WarnOf(*reply, parts_.granting.snapshot().rules());
+    WarnOf(*reply, parts_.granting.snapshot().rules(),
+           parts_.executables.why_not());
   } else {
     last_reload_ = std::string(reply.status().message());
     spdlog::error("reload rejected, the catalog and policy in force stay: {}",

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -41,12 +42,15 @@ class Service {
     Watchers& watchers;
     Audit& audit;
     Granting& granting;
+    Executables& executables;
     GracePeriod& grace_period;
     Rotations& rotations;
     // What Status says that nobody here counts.
     std::function<void(v1::StatusReply&)> fill_status;
     // Told of each reload that begins and ends, for the service manager.
     std::function<void(bool reloading)> on_reload;
+    // nullptr: none any more.
+    std::function<Session*(uint64_t)> find_session;
     // nullptr where this kernel has no io_uring loops.
     Tracer* tracer = nullptr;
   };
@@ -63,12 +67,13 @@ class Service {
                Answer<v1::ReleaseReply> answer);
   void Rotate(Session& session, const v1::RotateRequest& request,
               Answer<v1::RotateReply> answer);
-  absl::StatusOr<v1::ListReply> List(const Session& session,
-                                     const v1::ListRequest& request) const;
-  absl::StatusOr<v1::DescribeReply> Describe(
-      const Session& session, const v1::DescribeRequest& request) const;
-  absl::StatusOr<v1::ExplainReply> Explain(
-      const Session& session, const v1::ExplainRequest& request) const;
+  // Answer at once, unless rules hang on what the caller executes.
+  void List(Session& session, const v1::ListRequest& request,
+            Answer<v1::ListReply> answer);
+  void Describe(Session& session, const v1::DescribeRequest& request,
+                Answer<v1::DescribeReply> answer);
+  void Explain(Session& session, const v1::ExplainRequest& request,
+               Answer<v1::ExplainReply> answer);
   absl::StatusOr<v1::MatrixReply> Matrix(
       const Session& session, const v1::MatrixRequest& request) const;
   absl::StatusOr<v1::DenialsReply> Denials(
@@ -111,9 +116,26 @@ class Service {
 
   static absl::Status CheckAdministrator(const Session& session);
 
-  // Whom an Explain is about.
-  absl::StatusOr<policy::Subject> SubjectOf(
+  // Calls `handler` once it is known what the caller executes, as far as it
+  // matters.
+  template <typename Request, typename Reply>
+  void WhenKnown(Session& session, const Request& request,
+                 absl::StatusOr<Reply> (Service::*handler)(
+                     const Session&, const Request&) const,
+                 Answer<Reply> answer);
+  absl::StatusOr<v1::ListReply> ListKnown(const Session& session,
+                                          const v1::ListRequest& request) const;
+  absl::StatusOr<v1::DescribeReply> DescribeKnown(
+      const Session& session, const v1::DescribeRequest& request) const;
+  absl::StatusOr<v1::ExplainReply> ExplainCaller(
       const Session& session, const v1::ExplainRequest& request) const;
+  void ExplainProcess(Session& session, const v1::ExplainRequest& request,
+                      Answer<v1::ExplainReply> answer);
+  v1::ExplainReply ExplainSubject(const Session& session,
+                                  const v1::ExplainRequest& request,
+                                  const policy::Subject& subject) const;
+  static absl::Status CheckExplain(const Session& session,
+                                   const v1::ExplainRequest& request);
   // What an Explain says beyond the verdict: quota, delivery. `program` is
   // nullptr if there is none.
   void ExplainAllowed(const policy::Subject& subject, const Program* program,
@@ -123,8 +145,7 @@ class Service {
   void StartReload();
   void FinishReload(absl::StatusOr<v1::ReloadReply> reply);
   void ReadSnapshot(absl::StatusOr<LoaderClient::Reply> reply);
-  absl::StatusOr<v1::ReloadReply> TakeSnapshot(
-      absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot);
+  void TakeSnapshot(absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot);
   // Ends what the policy in force would not give, or tells it.
   void EnforceOrTell(v1::ReloadReply& reply);
 
@@ -150,8 +171,29 @@ class Service {
 v1::ReloadReply Summarize(const Snapshot& snapshot);
 
 // Logs what of them is not as its author will have meant it: programs that are
-// not available, rules that hang on what is never known.
-void WarnOf(const v1::ReloadReply& summary, const policy::Rules& rules);
+// not available, rules that name executables if `no_executables` says why those
+// are never known.
+void WarnOf(const v1::ReloadReply& summary, const policy::Rules& rules,
+            const std::string& no_executables);
+
+template <typename Request, typename Reply>
+void Service::WhenKnown(Session& session, const Request& request,
+                        absl::StatusOr<Reply> (Service::*handler)(
+                            const Session&, const Request&) const,
+                        Answer<Reply> answer) {
+  if (!parts_.granting.HasToLook(session)) {
+    answer((this->*handler)(session, request));
+    return;
+  }
+  parts_.granting.Look(
+      session, [this, request, handler,
+                answer = std::move(answer)](
+                   absl::StatusOr<Session*> looked) mutable {
+        answer(looked.ok()
+                   ? (this->*handler)(**looked, request)
+                   : absl::StatusOr<Reply>(looked.status()));
+      });
+}
 
 }  // namespace bpfgrant::broker
 

@@ -57,13 +57,10 @@ void AddConsulted(std::vector<v1::ConsultedRule> consulted,
 
 }  // namespace
 
-absl::StatusOr<policy::Subject> Service::SubjectOf(
-    const Session& session, const v1::ExplainRequest& request) const {
-  if (!request.has_subject() && !request.has_pid()) {
-    return session.peer.subject;
-  }
+absl::Status Service::CheckExplain(const Session& session,
+                                   const v1::ExplainRequest& request) {
   // What callers say of their own groups is not what the kernel says.
-  if (!session.administrator) {
+  if ((request.has_subject() || request.has_pid()) && !session.administrator) {
     return Refuse(v1::REASON_NOT_ADMINISTRATOR,
                   "only an administrator may name who it is about; without "
                   "that it is about the caller");
@@ -72,9 +69,10 @@ absl::StatusOr<policy::Subject> Service::SubjectOf(
     return Refuse(v1::REASON_INVALID_ARGUMENT,
                   "name a process or somebody made up, not both");
   }
-  if (request.has_subject()) return FromMessage(request.subject());
-  return IdentifyProcess(static_cast<pid_t>(request.pid()),
-                         parts_.granting.mitigations());
+  if (request.program().empty() || request.program().size() > kMaxNameBytes) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT, "name one program");
+  }
+  return absl::OkStatus();
 }
 
 void Service::ExplainAllowed(const policy::Subject& subject,
@@ -106,28 +104,71 @@ void Service::ExplainAllowed(const policy::Subject& subject,
   absl::StrAppend(&sentence, "; ", reply.delivery());
 }
 
-absl::StatusOr<v1::ExplainReply> Service::Explain(
-    const Session& session, const v1::ExplainRequest& request) const {
-  const absl::StatusOr<policy::Subject> subject = SubjectOf(session, request);
-  if (!subject.ok()) return subject.status();
-  if (request.program().empty() || request.program().size() > kMaxNameBytes) {
-    return Refuse(v1::REASON_INVALID_ARGUMENT, "name one program");
+void Service::Explain(Session& session, const v1::ExplainRequest& request,
+                      Answer<v1::ExplainReply> answer) {
+  if (absl::Status status = CheckExplain(session, request); !status.ok()) {
+    answer(status);
+  } else if (request.has_pid()) {
+    ExplainProcess(session, request, std::move(answer));
+  } else if (request.has_subject()) {
+    answer(ExplainSubject(session, request, FromMessage(request.subject())));
+  } else {
+    WhenKnown(session, request, &Service::ExplainCaller, std::move(answer));
   }
+}
+
+absl::StatusOr<v1::ExplainReply> Service::ExplainCaller(
+    const Session& session, const v1::ExplainRequest& request) const {
+  return ExplainSubject(session, request, session.peer.subject);
+}
+
+void Service::ExplainProcess(Session& session,
+                             const v1::ExplainRequest& request,
+                             Answer<v1::ExplainReply> answer) {
+  absl::StatusOr<Peer> process =
+      IdentifyProcess(static_cast<pid_t>(request.pid()),
+                      parts_.granting.mitigations());
+  if (!process.ok()) {
+    answer(process.status());
+    return;
+  }
+  const policy::Rules& rules = parts_.granting.snapshot().rules();
+  if (!rules.AskForExecutable(process->subject, request.program())) {
+    answer(ExplainSubject(session, request, process->subject));
+    return;
+  }
+  parts_.executables.Read(
+      process->pidfd, process->subject.uid, rules.executable_kinds(),
+      [this, request, id = session.id, subject = process->subject,
+       answer = std::move(answer)](policy::ExecutableFacts facts) mutable {
+        const Session* asking = parts_.find_session(id);
+        if (asking == nullptr) {
+          answer(Refuse(v1::REASON_SESSION_ENDED, "the session ended"));
+          return;
+        }
+        subject.executable = std::move(facts);
+        answer(ExplainSubject(*asking, request, subject));
+      });
+}
+
+v1::ExplainReply Service::ExplainSubject(const Session& session,
+                                         const v1::ExplainRequest& request,
+                                         const policy::Subject& subject) const {
   const Snapshot& snapshot = parts_.granting.snapshot();
   v1::ExplainReply reply;
   *reply.mutable_verdict() =
-      snapshot.rules().Decide(*subject, request.program());
+      snapshot.rules().Decide(subject, request.program());
   const bool allowed = reply.verdict().allowed();
   reply.set_sentence(absl::StrCat(
-      "uid ", subject->uid, allowed ? " may" : " may not", " have '",
+      "uid ", subject.uid, allowed ? " may" : " may not", " have '",
       request.program(), "': ", policy::DescribeVerdict(reply.verdict())));
   if (allowed) {
-    ExplainAllowed(*subject, snapshot.Find(request.program()), reply);
+    ExplainAllowed(subject, snapshot.Find(request.program()), reply);
   }
-  *reply.mutable_subject() = ToMessage(*subject);
+  *reply.mutable_subject() = ToMessage(subject);
   // Rules are about others, too.
   if (session.administrator) {
-    AddConsulted(snapshot.rules().Consult(*subject, request.program()), reply);
+    AddConsulted(snapshot.rules().Consult(subject, request.program()), reply);
   }
   return reply;
 }

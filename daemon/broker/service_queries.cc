@@ -2,6 +2,7 @@
 // the policy are in service_policy.cc.
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/broker/service.h"
@@ -36,7 +37,17 @@ v1::ProgramSummary Service::Summarize(const Program& program,
   return summary;
 }
 
-absl::StatusOr<v1::ListReply> Service::List(
+void Service::List(Session& session, const v1::ListRequest& request,
+                   Answer<v1::ListReply> answer) {
+  WhenKnown(session, request, &Service::ListKnown, std::move(answer));
+}
+
+void Service::Describe(Session& session, const v1::DescribeRequest& request,
+                       Answer<v1::DescribeReply> answer) {
+  WhenKnown(session, request, &Service::DescribeKnown, std::move(answer));
+}
+
+absl::StatusOr<v1::ListReply> Service::ListKnown(
     const Session& session, const v1::ListRequest& request) const {
   v1::ListReply reply;
   const auto& programs = parts_.granting.snapshot().programs();
@@ -55,7 +66,7 @@ absl::StatusOr<v1::ListReply> Service::List(
   return reply;
 }
 
-absl::StatusOr<v1::DescribeReply> Service::Describe(
+absl::StatusOr<v1::DescribeReply> Service::DescribeKnown(
     const Session& session, const v1::DescribeRequest& request) const {
   const Program* program = parts_.granting.snapshot().Find(request.program());
   if (program == nullptr) return NoSuchProgram(request.program());

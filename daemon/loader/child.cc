@@ -1,6 +1,7 @@
 #include "daemon/loader/child.h"
 
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -101,6 +103,23 @@ bool SayAll(int pipe, std::string_view text) {
     text.remove_prefix(static_cast<size_t>(length));
   }
   return true;
+}
+
+void LiveNoLongerThan(pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // It may have died before that call.
+  if (getppid() != parent) _exit(1);
+}
+
+void CloseAllBut(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned int first = 0;
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned int>(fd);
+    if (number > first) syscall(SYS_close_range, first, number - 1, 0);
+    first = number + 1;
+  }
+  syscall(SYS_close_range, first, ~0U, 0);
 }
 
 }  // namespace bpfgrant::daemon

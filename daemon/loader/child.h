@@ -4,11 +4,14 @@
 #ifndef DAEMON_LOADER_CHILD_H_
 #define DAEMON_LOADER_CHILD_H_
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstddef>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -33,6 +36,13 @@ absl::StatusOr<ChildEnd> RunInChild(const std::function<int(int pipe)>& work,
 
 // For the child. False: nobody listens.
 bool SayAll(int pipe, std::string_view text);
+
+// For a child: it ends with `parent`, from whom it was forked.
+void LiveNoLongerThan(pid_t parent);
+
+// For a child that others must not depend on: closes all fds but these, which
+// it may need, above all the socket to the broker, whose end they wait for.
+void CloseAllBut(std::vector<int> kept);
 
 }  // namespace bpfgrant::daemon
 

@@ -35,7 +35,7 @@ absl::Status Confine() {
     return absl::InternalError(
         absl::StrCat("setrlimit: ", std::strerror(errno)));
   }
-  return MayLoad() ? DropToLoader(false) : absl::OkStatus();
+  return MayLoad() ? DropToLoader(false, false) : absl::OkStatus();
 }
 
 bool Say(int pipe, const absl::StatusOr<std::string>& result) {

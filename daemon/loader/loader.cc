@@ -47,7 +47,7 @@ int Timeout(const Requests& requests) {
   const auto next = requests.NextDeadline();
   if (!next.has_value()) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-      *next - Attacher::Clock::now());
+      *next - Children::Clock::now());
   return static_cast<int>(std::max<int64_t>(left.count(), 0));
 }
 
@@ -62,14 +62,14 @@ absl::Status Serve(BrokerChannel& broker, Requests& requests) {
         errno != EINTR) {
       return absl::InternalError(absl::StrCat("poll: ", std::strerror(errno)));
     }
-    if (auto status = requests.AnswerAttachments(); !status.ok()) return status;
+    if (auto status = requests.AnswerChildren(); !status.ok()) return status;
     if (auto status = broker.Flush(); !status.ok()) return status;
-    const auto begin = Attacher::Clock::now();
+    const auto begin = Children::Clock::now();
     if (auto status = TakeRequests(broker, requests); !status.ok())
       return status;
     // Half of the time at least, so that no flood delays what is withdrawn.
     if (requests.has_reload()) {
-      const auto took = Attacher::Clock::now() - begin;
+      const auto took = Children::Clock::now() - begin;
       if (auto status = requests.ContinueReload(took); !status.ok()) {
         return status;
       }
@@ -88,7 +88,8 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
                  bool& ready) {
   // Before the drop: some of it only root may see, some takes a ring.
   const v1::KernelFacts kernel = ReadKernelFacts();
-  if (auto status = DropToLoader(kernel.io_uring_loops()); !status.ok()) {
+  if (auto status = DropToLoader(kernel.io_uring_loops(), MayLookAtProcesses());
+      !status.ok()) {
     return status;
   }
   auto admission = Admission::Create(kernel, options.mitigations);

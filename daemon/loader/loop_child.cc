@@ -3,10 +3,8 @@
 #include <bpf/bpf.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <linux/io_uring.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,7 +20,9 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/loader/child.h"
 #include "daemon/loader/loop_object.h"
+#include "daemon/loader/process.h"
 #include "proto/wire/message_socket.h"
 #include "proto/wire/ring.h"
 
@@ -31,24 +31,6 @@ namespace {
 
 // enum bpf_attach_type's BPF_STRUCT_OPS, which Debian 12's headers lack.
 constexpr auto kStructOps = static_cast<bpf_attach_type>(44);
-
-void LiveNoLongerThan(pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
-}
-
-// Others must not live on because this child hangs: the loader's socket above
-// all.
-void CloseAllBut(std::vector<int> kept) {
-  std::sort(kept.begin(), kept.end());
-  unsigned int first = 0;
-  for (const int fd : kept) {
-    const auto number = static_cast<unsigned int>(fd);
-    if (number > first) syscall(SYS_close_range, first, number - 1, 0);
-    first = number + 1;
-  }
-  syscall(SYS_close_range, first, ~0U, 0);
-}
 
 bool Say(int socket, const LoopWord& word, int link = -1) {
   const std::string_view bytes(reinterpret_cast<const char*>(&word),
@@ -236,23 +218,11 @@ void DetachLoopAndExit(int link, int socket, pid_t parent) {
 }
 
 std::optional<uint32_t> UserOf(int pidfd) {
-  const std::string path = "/proc/self/fdinfo/" + std::to_string(pidfd);
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return std::nullopt;
-  std::array<char, 512> text{};
-  const ssize_t length = read(file, text.data(), text.size() - 1);
-  close(file);
-  const char* line = length > 0 ? strstr(text.data(), "\nPid:") : nullptr;
-  long pid = 0;
-  if (line == nullptr || sscanf(line, "\nPid: %ld", &pid) != 1 || pid <= 0) {
-    return std::nullopt;
-  }
-  const auto status = ReadStatus(pid);
+  const std::optional<pid_t> pid = PidOf(pidfd);
+  if (!pid.has_value()) return std::nullopt;
+  const auto status = ReadStatus(*pid);
   // Its number may be another's by now, unless it is still there.
-  if (!status.has_value() ||
-      syscall(SYS_pidfd_send_signal, pidfd, 0, nullptr, 0) != 0) {
-    return std::nullopt;
-  }
+  if (!status.has_value() || !IsAlive(pidfd)) return std::nullopt;
   return status->uids[1];
 }
 

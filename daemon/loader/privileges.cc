@@ -18,9 +18,13 @@
 namespace bpfgrant::daemon {
 namespace {
 
-// To load programs; to take a copy of a client's ring (pidfd_getfd(2)), and to
-// end a client that keeps others' loops waiting.
+// To load programs.
 constexpr std::array<cap_value_t, 2> kForPrograms{CAP_BPF, CAP_PERFMON};
+// The same, and to see what a client executes (/proc/PID/exe).
+constexpr std::array<cap_value_t, 3> kForExecutables{CAP_BPF, CAP_PERFMON,
+                                                     CAP_SYS_PTRACE};
+// The same, which is also for taking a copy of a client's ring
+// (pidfd_getfd(2)), and to end a client that keeps others' loops waiting.
 constexpr std::array<cap_value_t, 4> kForLoops{CAP_BPF, CAP_PERFMON,
                                                CAP_SYS_PTRACE, CAP_KILL};
 
@@ -31,13 +35,17 @@ absl::Status ErrnoStatus(absl::string_view what, int error) {
 using Capabilities =
     std::unique_ptr<std::remove_pointer_t<cap_t>, int (*)(void*)>;
 
-absl::Status CheckHeld(absl::Span<const cap_value_t> kept) {
+bool IsHeld(cap_value_t capability) {
   const Capabilities held(cap_get_proc(), cap_free);
-  if (held == nullptr) return ErrnoStatus("cap_get_proc", errno);
+  cap_flag_value_t value = CAP_CLEAR;
+  return held != nullptr &&
+         cap_get_flag(held.get(), capability, CAP_PERMITTED, &value) == 0 &&
+         value == CAP_SET;
+}
+
+absl::Status CheckHeld(absl::Span<const cap_value_t> kept) {
   for (const cap_value_t capability : kept) {
-    cap_flag_value_t value = CAP_CLEAR;
-    if (cap_get_flag(held.get(), capability, CAP_PERMITTED, &value) < 0 ||
-        value != CAP_SET) {
+    if (!IsHeld(capability)) {
       return absl::FailedPreconditionError(
           kept.size() == kForLoops.size()
               ? "the loader needs CAP_BPF and CAP_PERFMON, and for io_uring "
@@ -178,10 +186,13 @@ absl::Status FilterSystemCalls(bool loops) {
 
 }  // namespace
 
-absl::Status DropToLoader(bool loops) {
+bool MayLookAtProcesses() { return IsHeld(CAP_SYS_PTRACE); }
+
+absl::Status DropToLoader(bool loops, bool executables) {
   const absl::Span<const cap_value_t> kept =
-      loops ? absl::MakeConstSpan(kForLoops)
-            : absl::MakeConstSpan(kForPrograms);
+      loops         ? absl::MakeConstSpan(kForLoops)
+      : executables ? absl::MakeConstSpan(kForExecutables)
+                    : absl::MakeConstSpan(kForPrograms);
   if (auto status = CheckHeld(kept); !status.ok()) return status;
   if (auto status = DropBoundingSet(); !status.ok()) return status;
   if (auto status = DropCapabilities(kept); !status.ok()) return status;

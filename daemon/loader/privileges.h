@@ -7,8 +7,9 @@
 
 namespace bpfgrant::daemon {
 
-// Leaves this process CAP_BPF and CAP_PERFMON, with `loops` also CAP_SYS_PTRACE
-// and CAP_KILL, root's uid (for what belongs to root), and nothing else: no
+// Leaves this process CAP_BPF and CAP_PERFMON, with `executables` also
+// CAP_SYS_PTRACE, with `loops` that and CAP_KILL, root's uid (for what belongs
+// to root), and nothing else: no
 // other capability in any set, no new privileges, no core dumps or tracing by
 // others, and a seccomp filter that refuses with EPERM what a loader never does
 // (run programs, trace, mount, load modules, change namespaces, ...). There is
@@ -17,7 +18,11 @@ namespace bpfgrant::daemon {
 // To be called after the fork, before threads. On an error the process must
 // end: it is anywhere between. kFailedPrecondition: it has not got
 // what it is to keep. kInternal: a call failed, with its errno.
-absl::Status DropToLoader(bool loops);
+absl::Status DropToLoader(bool loops, bool executables);
+
+// Whether it has CAP_SYS_PTRACE, without which it cannot tell what processes of
+// other users execute.
+bool MayLookAtProcesses();
 
 }  // namespace bpfgrant::daemon
 

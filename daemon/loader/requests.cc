@@ -13,11 +13,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/admission_files.h"
+#include "daemon/loader/executable.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/key_ring.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/object.h"
 #include "daemon/loader/policy_files.h"
+#include "daemon/loader/privileges.h"
 #include "daemon/loader/safe_file.h"
 #include "daemon/loader/signature_check.h"
 #include "daemon/loader/tracing_manifest.h"
@@ -44,7 +46,7 @@ bool IsProgram(int fd, uint32_t type) {
 
 // Whether a request that waited behind a reload has been given up by now.
 bool IsLate(int64_t until_ns) {
-  return Attacher::Clock::now().time_since_epoch() >
+  return Children::Clock::now().time_since_epoch() >
          std::chrono::nanoseconds(until_ns);
 }
 
@@ -70,6 +72,7 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
       return 2;
     case LoaderRequest::kAttachLoop:
     case LoaderRequest::kEnroll:
+    case LoaderRequest::kExecutable:
       return 1;
     default:
       return 0;
@@ -138,6 +141,10 @@ absl::Status Requests::SendReady(const v1::KernelFacts& kernel,
   if (!census_.ok()) {
     reply.mutable_ready()->set_no_census(
         Printable(std::string(census_.status().message())));
+  }
+  if (!MayLookAtProcesses()) {
+    reply.mutable_ready()->set_no_executables(
+        "bpfgrantd was started without CAP_SYS_PTRACE");
   }
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(gates));
@@ -277,6 +284,41 @@ absl::Status Requests::OnDismiss(uint64_t id, const DismissRequest& request) {
   return Answer(id, absl::OkStatus(), std::move(reply));
 }
 
+absl::Status Requests::OnExecutable(uint64_t id,
+                                    const ExecutableRequest& request,
+                                    UniqueFd pidfd) {
+  Children::Job job;
+  job.id = id;
+  job.owner = request.owner();
+  job.deadline =
+      Children::Clock::time_point(std::chrono::nanoseconds(request.until_ns()));
+  job.fds.push_back(std::move(pidfd));
+  job.work = [request, mitigations = options_.mitigations](
+                 const std::vector<UniqueFd>& fds) {
+    return ReadExecutable(request, fds[0].get(), mitigations)
+        .SerializeAsString();
+  };
+  executables_.Start(std::move(job));
+  return absl::OkStatus();
+}
+
+absl::Status Requests::AnswerExecutables() {
+  for (const Children::Result& result : executables_.Collect()) {
+    LoaderReply reply;
+    reply.set_id(result.id);
+    ExecutableReply& facts = *reply.mutable_executable();
+    if (result.end != Children::End::kSaid ||
+        !facts.ParseFromString(result.said)) {
+      facts.Clear();
+      facts.set_unknown(result.end == Children::End::kTooLate
+                            ? "reading it took too long"
+                            : "who read it ended without a word");
+    }
+    if (auto sent = broker_.Send(std::move(reply), {}); !sent.ok()) return sent;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Requests::OnAttachLoop(uint64_t id,
                                     const AttachLoopRequest& request,
                                     UniqueFd pidfd) {
@@ -321,7 +363,7 @@ absl::Status Requests::OnAttach(uint64_t id, const AttachRequest& request,
 
 absl::Status Requests::OnLook(uint64_t id, const LookRequest& request) {
   if (!census_.ok()) return SendRefusal(id, census_.status());
-  const auto begin = Attacher::Clock::now();
+  const auto begin = Children::Clock::now();
   const auto existing = census_->Take();
   if (!existing.ok()) return SendRefusal(id, existing.status());
   LoaderReply reply;
@@ -329,13 +371,13 @@ absl::Status Requests::OnLook(uint64_t id, const LookRequest& request) {
   *reply.mutable_look() = register_.Look(request, *existing);
   reply.mutable_look()->set_took_us(static_cast<uint32_t>(
       std::chrono::duration_cast<std::chrono::microseconds>(
-          Attacher::Clock::now() - begin)
+          Children::Clock::now() - begin)
           .count()));
   return broker_.Send(std::move(reply), {});
 }
 
-absl::Status Requests::ContinueReload(Attacher::Clock::duration time) {
-  const auto until = Attacher::Clock::now() + time;
+absl::Status Requests::ContinueReload(Children::Clock::duration time) {
+  const auto until = Children::Clock::now() + time;
   do {
     if (replaced_.ForgetOne()) continue;
     if (reloads_.empty()) break;
@@ -347,7 +389,7 @@ absl::Status Requests::ContinueReload(Attacher::Clock::duration time) {
       auto snapshot = FinishReload(*std::exchange(reload_, std::nullopt));
       return AnswerReload(std::move(snapshot));
     }
-  } while (Attacher::Clock::now() < until);
+  } while (Children::Clock::now() < until);
   return absl::OkStatus();
 }
 
@@ -394,6 +436,9 @@ absl::Status Requests::Handle(BrokerChannel::Request request) {
       return OnEnroll(id, request.message.enroll(), std::move(request.fds[0]));
     case LoaderRequest::kDismiss:
       return OnDismiss(id, request.message.dismiss());
+    case LoaderRequest::kExecutable:
+      return OnExecutable(id, request.message.executable(),
+                          std::move(request.fds[0]));
     case LoaderRequest::kConfigure: {
       LoaderReply reply;
       reply.mutable_configure();
@@ -415,7 +460,7 @@ absl::Status Requests::Answer(uint64_t id, const absl::Status& status,
   return broker_.Send(std::move(reply), {});
 }
 
-absl::Status Requests::AnswerAttachments() {
+absl::Status Requests::AnswerChildren() {
   LoaderReply socket, loop;
   socket.mutable_attach();
   loop.mutable_attach_loop();
@@ -427,20 +472,25 @@ absl::Status Requests::AnswerAttachments() {
     auto sent = Answer(result.id, result.status, loop);
     if (!sent.ok()) return sent;
   }
-  return absl::OkStatus();
+  return AnswerExecutables();
 }
 
 void Requests::AddTo(std::vector<pollfd>& polled) const {
   attacher_.AddTo(polled);
+  executables_.AddTo(polled);
   loops_.AddTo(polled);
 }
 
-std::optional<Attacher::Clock::time_point> Requests::NextDeadline() const {
-  const auto attacher = attacher_.NextDeadline();
-  const auto loops = loops_.NextDeadline();
-  if (!attacher.has_value()) return loops;
-  if (!loops.has_value()) return attacher;
-  return std::min(*attacher, *loops);
+std::optional<Children::Clock::time_point> Requests::NextDeadline() const {
+  std::optional<Children::Clock::time_point> next;
+  for (const auto& deadline :
+       {attacher_.NextDeadline(), executables_.NextDeadline(),
+        loops_.NextDeadline()}) {
+    if (deadline.has_value() && (!next.has_value() || *deadline < *next)) {
+      next = deadline;
+    }
+  }
+  return next;
 }
 
 }  // namespace bpfgrant::daemon

@@ -22,6 +22,7 @@
 #include "daemon/loader/broker_channel.h"
 #include "daemon/loader/catalog.h"
 #include "daemon/loader/census.h"
+#include "daemon/loader/children.h"
 #include "daemon/loader/configurations.h"
 #include "daemon/loader/gate_map.h"
 #include "daemon/loader/loader.h"
@@ -63,16 +64,17 @@ class Requests {
   // Answers it, at once or later. Not OK: no correct broker sends that.
   absl::Status Handle(BrokerChannel::Request request);
 
-  // Attachments under way, of programs and of loops: what to wait for, until
-  // when, and the answers of those that are over.
+  // What is under way in children (attachments of programs and of loops, and
+  // looks at executables): what to wait for, until when, and the answers of
+  // those that are over.
   void AddTo(std::vector<pollfd>& polled) const;
-  std::optional<Attacher::Clock::time_point> NextDeadline() const;
-  absl::Status AnswerAttachments();
+  std::optional<Children::Clock::time_point> NextDeadline() const;
+  absl::Status AnswerChildren();
 
   // Reloads go on entry by entry, so that nobody waits for all of one.
   bool has_reload() const { return !reloads_.empty() || replaced_.size() > 0; }
   // Goes on for about `time`, one entry at least.
-  absl::Status ContinueReload(Attacher::Clock::duration time);
+  absl::Status ContinueReload(Children::Clock::duration time);
 
  private:
   // Catalog and policy that are being read, and not in force yet.
@@ -98,11 +100,14 @@ class Requests {
   absl::Status OnEnroll(uint64_t id, const EnrollRequest& request,
                         UniqueFd pidfd);
   absl::Status OnDismiss(uint64_t id, const DismissRequest& request);
+  absl::Status OnExecutable(uint64_t id, const ExecutableRequest& request,
+                            UniqueFd pidfd);
   absl::StatusOr<Reload> BeginReload();
   absl::StatusOr<UniqueFd> FinishReload(Reload reload);
   absl::Status AnswerReload(absl::StatusOr<UniqueFd> snapshot);
   absl::Status LoadMaps(uint64_t id, const LoadRequest& request,
                         const Program& program);
+  absl::Status AnswerExecutables();
   absl::Status Answer(uint64_t id, const absl::Status& status,
                       LoaderReply reply);
 
@@ -114,6 +119,7 @@ class Requests {
   const absl::StatusOr<Census> census_;
   ObjectRegister register_;
   Attacher attacher_;
+  Children executables_;
   Loops loops_;
   MachinePrograms machine_programs_;
   Configurations configurations_;

@@ -149,7 +149,7 @@ TEST_F(AttachTest, SocketsOfAnotherKind) {
 }
 
 TEST_F(AttachTest, MoreThanThereAreChildren) {
-  constexpr size_t kCount = 3 * Attacher::kMaxChildren;
+  constexpr size_t kCount = 3 * Children::kMaxChildren;
   Attacher attacher({});
   std::vector<UniqueFd> sockets;
   for (size_t i = 0; i < kCount; ++i) {
@@ -177,7 +177,7 @@ void AttachTest::ExpectTheStuckToTimeOut(
     Attacher attacher({}, milliseconds(400));
     attacher.Start(1, 1, Copy(filter_.program.get()), make(), target);
     StopChildren();
-    const auto begun = Attacher::Clock::now();
+    const auto begun = Children::Clock::now();
     attacher.Start(2, 2, Copy(filter_.program.get()), make(), target);
     const auto results = Wait(attacher);
     ASSERT_EQ(results.size(), 2u);
@@ -186,8 +186,8 @@ void AttachTest::ExpectTheStuckToTimeOut(
     EXPECT_TRUE(results[0].status.ok()) << results[0].status;
     EXPECT_THAT(results[1].status,
                 Refused(v1::REASON_ATTACH_FAILED, "timed out"));
-    EXPECT_GE(Attacher::Clock::now() - begun, milliseconds(350));
-    EXPECT_LT(Attacher::Clock::now() - begun, milliseconds(3000));
+    EXPECT_GE(Children::Clock::now() - begun, milliseconds(350));
+    EXPECT_LT(Children::Clock::now() - begun, milliseconds(3000));
     return;
   }
   FAIL() << "no child was ever stopped in time";

@@ -66,12 +66,6 @@ TEST_F(PolicyVerbsTest, ExplainListsEachRuleAndWhy) {
   EXPECT_THAT(unknown.output, HasSubstr("its executable is not known"));
 }
 
-TEST_F(PolicyVerbsTest, TheLogWarnsOfARuleThatCanAllowNobody) {
-  EXPECT_THAT(daemon().Log(),
-              HasSubstr("web.policy:1) names an executable, which is not known "
-                        "of any process: it allows nobody"));
-}
-
 TEST_F(PolicyVerbsTest, ExplainTakesALiveProcess) {
   const Outcome root =
       Root({"explain", "packet_sampler", "--pid", absl::StrCat(getpid())});

@@ -72,12 +72,12 @@ TEST_F(DaemonProcessesTest, TheBrokerHasNoPrivilege) {
   }
 }
 
-TEST_F(DaemonProcessesTest, TheLoaderHasTwoCapabilitiesAndTwoMoreForLoops) {
+TEST_F(DaemonProcessesTest, TheLoaderHasThreeCapabilitiesAndOneMoreForLoops) {
   ASSERT_NO_FATAL_FAILURE(Start());
   const std::string status = StatusFile(Process::kLoader);
   // CAP_PERFMON is 38, CAP_BPF 39; CAP_KILL is 5, CAP_SYS_PTRACE 19.
   const std::string kept =
-      KernelHasLoops() ? "000000c000080020" : "000000c000000000";
+      KernelHasLoops() ? "000000c000080020" : "000000c000080000";
   for (const std::string& line :
        {std::string("CapInh:\t0000000000000000"), "CapPrm:\t" + kept,
         "CapEff:\t" + kept, std::string("CapBnd:\t0000000000000000"),

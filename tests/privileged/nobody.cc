@@ -33,8 +33,14 @@ UnprivilegedOptions Nobody::Options() {
   return options;
 }
 
-Nobody::Nobody(const UnprivilegedOptions& options) {
-  auto process = UnprivilegedProcess::Spawn(NOBODY_PATH, {}, options);
+std::string Nobody::Path() { return NOBODY_PATH; }
+
+Nobody::Nobody(const UnprivilegedOptions& options) : Nobody(Path(), options) {}
+
+Nobody::Nobody(const std::string& binary) : Nobody(binary, Options()) {}
+
+Nobody::Nobody(const std::string& binary, const UnprivilegedOptions& options) {
+  auto process = UnprivilegedProcess::Spawn(binary, {}, options);
   EXPECT_TRUE(process.ok()) << process.status();
   if (process.ok()) process_.emplace(*std::move(process));
 }

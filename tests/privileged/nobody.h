@@ -35,8 +35,12 @@ class Nobody {
  public:
   // Starts it; a failure of the test if that does not work.
   explicit Nobody(const UnprivilegedOptions& options = Options());
+  // The same of a copy of its binary.
+  explicit Nobody(const std::string& binary);
   // Longer than any test: what hangs is the test's to notice.
   static UnprivilegedOptions Options();
+  // Its binary.
+  static std::string Path();
 
   // The client's answer, whatever it is; "" if none came, which fails the test.
   std::string Ask(const std::string& command);
@@ -61,6 +65,8 @@ class Nobody {
   pid_t pid() const { return process_->pid(); }
 
  private:
+  Nobody(const std::string& binary, const UnprivilegedOptions& options);
+
   std::optional<UnprivilegedProcess> process_;
 };
 

@@ -144,6 +144,11 @@ std::ostream& operator<<(std::ostream& out, const Holdings& holdings) {
              << " attaches";
 }
 
+broker::Session* TestBroker::Parts::FindSession(uint64_t id) {
+  broker::Connection* connection = acceptor.Find(id);
+  return connection == nullptr ? nullptr : &connection->session();
+}
+
 TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
                          UniqueFd broker_end, UniqueFd gate_map,
                          UniqueFd listener, int witness)
@@ -153,6 +158,7 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
       gates(*broker::Gates::Map(std::move(gate_map), setup.gate_slots,
                                 mitigations.gate_nonce)),
       grace_period(loop, GraceKeeper(setup.grace_periods)),
+      executables(loader, setup.no_executables),
       remains(loop, loader, ledger, setup.census),
       pool(loop, loader, gates, remains, setup.pool,
            !mitigations.instances_not_reused, mitigations.values_by_user),
@@ -161,15 +167,12 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
               records.push_back(std::move(record));
             }),
       granting({loop, loader, gates, pool, ledger, remains, watchers, audit,
-                mitigations, setup.grants_per_session,
-                [this](uint64_t id) -> broker::Session* {
-                  broker::Connection* connection = acceptor.Find(id);
-                  return connection == nullptr ? nullptr
-                                               : &connection->session();
-                }}),
+                executables, mitigations, setup.grants_per_session,
+                [this](uint64_t id) { return FindSession(id); }}),
       rotations({loop, gates, ledger, grace_period, mitigations}),
       service({loop, loader, gates, pool, ledger, watchers, audit, granting,
-               grace_period, rotations, [](v1::StatusReply&) {}, [](bool) {}}),
+               executables, grace_period, rotations, [](v1::StatusReply&) {},
+               [](bool) {}, [this](uint64_t id) { return FindSession(id); }}),
       acceptor({loop, service, granting, watchers, mitigations, setup.limits,
                 setup.identify, setup.administrator_group},
                std::move(listener)) {

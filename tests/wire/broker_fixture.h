@@ -67,7 +67,8 @@ struct BrokerSetup {
   uint32_t gate_slots = 32768;
   daemon::Snapshot catalog = DefaultCatalog();
   ScriptedLoader::Mode load = ScriptedLoader::Mode::kAnswer;
-  bool census = true;  // the loader can tell what is left
+  bool census = true;          // the loader can tell what is left
+  std::string no_executables;  // why it cannot tell what clients execute
 };
 
 // What a refused request must leave as it was.
@@ -134,6 +135,8 @@ class TestBroker {
 };
 
 struct TestBroker::Parts {
+  broker::Session* FindSession(uint64_t id);
+
   Parts(BrokerSetup setup, UniqueFd loader_end, UniqueFd broker_end,
         UniqueFd gate_map, UniqueFd listener, int witness);
 
@@ -144,6 +147,7 @@ struct TestBroker::Parts {
   broker::LoaderClient loader;
   broker::Gates gates;
   broker::GracePeriod grace_period;
+  broker::Executables executables;
   broker::Ledger ledger;
   broker::Remains remains;
   broker::Watchers watchers;

@@ -37,7 +37,7 @@ size_t ScriptedLoader::CountLoads(const std::string& program) const {
 }
 
 void ScriptedLoader::AnswerHeld() {
-  load = attach = reload = look = Mode::kAnswer;
+  load = attach = reload = look = executable = Mode::kAnswer;
   for (const daemon::LoaderRequest& request : std::exchange(held_, {})) {
     Serve(request, Mode::kAnswer);
   }
@@ -71,6 +71,7 @@ ScriptedLoader::Mode ScriptedLoader::ModeOf(
     const daemon::LoaderRequest& request) const {
   if (request.has_load()) return load;
   if (request.has_attach()) return attach;
+  if (request.has_executable()) return executable;
   return request.has_look() ? look : reload;
 }
 
@@ -124,6 +125,8 @@ void ScriptedLoader::Serve(const daemon::LoaderRequest& request, Mode mode) {
     reply.mutable_attach();
   } else if (request.has_look()) {
     *reply.mutable_look() = Look(request.look());
+  } else if (request.has_executable()) {
+    *reply.mutable_executable() = executes;
   } else {
     reply.mutable_reload();
     fds.push_back(MemoryFile(next.SerializeAsString()));

@@ -46,6 +46,9 @@ class ScriptedLoader {
   Mode look = Mode::kAnswer;
   // What a look finds left of an instance; "", as without it: nothing.
   std::function<std::string(const daemon::LookRequest::Instance&)> left;
+  Mode executable = Mode::kAnswer;
+  // What all clients execute.
+  daemon::ExecutableReply executes;
   // What the next reload answers with.
   daemon::Snapshot next;
 

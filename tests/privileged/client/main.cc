@@ -103,6 +103,10 @@ int main(int argc, char** argv) {
     // Executed anew by itself, with a session and a map: see requests.cc.
     std::printf("ok %s\n", argv[2]);
     std::fflush(stdout);
+  } else if (argc == 2) {
+    // Executed anew by itself under another name: see process.cc.
+    std::printf("ok\n");
+    std::fflush(stdout);
   } else if (argc == 3) {
     // Executed anew by itself, with a connection kept open: see process.cc.
     client.raw = bpfgrant::UniqueFd(std::atoi(argv[1]));

@@ -1,7 +1,9 @@
 // What a process does to itself: forks, executes anew, forbids itself calls.
 
 #include <fcntl.h>
+#include <sched.h>
 #include <seccomp.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -73,13 +75,37 @@ std::string EndChild(Client& client, const Words&) {
   return "ok";
 }
 
-// Executes this very binary with nothing left but the raw connection.
-std::string ExecuteAnew(Client& client, const Words&) {
+// exec [FILE]: executes this very binary, or FILE, with nothing left but the
+// raw connection.
+std::string ExecuteAnew(Client& client, const Words& words) {
   const int fd = client.raw.get();
   if (fcntl(fd, F_SETFD, 0) < 0) return Errno();
   const std::string number = absl::StrCat(fd);
   const std::string request = absl::StrCat(client.raw_request);
-  execl("/proc/self/exe", "nobody", number.c_str(), request.c_str(), nullptr);
+  const std::string file = words.empty() ? "/proc/self/exe" : words.at(0);
+  execl(file.c_str(), "nobody", number.c_str(), request.c_str(), nullptr);
+  return Errno();
+}
+
+// become FILE: executes it, with nothing left.
+std::string Become(Client&, const Words& words) {
+  execl(words.at(0).c_str(), "nobody", nullptr);
+  return Errno();
+}
+
+// disguise FILE AS: executes FILE where AS is, in a mount namespace of its own
+// making.
+std::string Disguise(Client&, const Words& words) {
+  const std::string &file = words.at(0), &as = words.at(1);
+  if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 ||
+      mount(file.c_str(), as.c_str(), nullptr, MS_BIND, nullptr) < 0) {
+    return Errno();
+  }
+  // What that namespace gave it beyond what a client has.
+  for (unsigned long capability = 0;
+       prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; ++capability) {
+  }
+  execl(as.c_str(), "nobody", "disguised", nullptr);
   return Errno();
 }
 
@@ -113,6 +139,8 @@ void AddProcessCommands(Commands& commands) {
   commands["child"] = TellChild;
   commands["end-child"] = EndChild;
   commands["exec"] = ExecuteAnew;
+  commands["disguise"] = Disguise;
+  commands["become"] = Become;
   commands["forbid"] = Forbid;
   commands["fds"] = CountFds;
 }

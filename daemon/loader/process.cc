@@ -1,0 +1,35 @@
+#include "daemon/loader/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "proto/wire/unique_fd.h"
+
+namespace bpfgrant::daemon {
+
+std::optional<pid_t> PidOf(int pidfd) {
+  const UniqueFd file(open(absl::StrCat("/proc/self/fdinfo/", pidfd).c_str(),
+                           O_RDONLY | O_CLOEXEC));
+  std::array<char, 512> text{};
+  const ssize_t length =
+      file.valid() ? read(file.get(), text.data(), text.size() - 1) : -1;
+  const char* line = length > 0 ? strstr(text.data(), "\nPid:") : nullptr;
+  int pid = 0;
+  if (line == nullptr || sscanf(line, "\nPid: %d", &pid) != 1 || pid <= 0) {
+    return std::nullopt;
+  }
+  return pid;
+}
+
+bool IsAlive(int pidfd) {
+  pollfd watch{pidfd, POLLIN, 0};
+  return poll(&watch, 1, 0) == 0;
+}
+
+}  // namespace bpfgrant::daemon
