@@ -11,6 +11,9 @@ namespace {
 
 using Record = v1::AuditRecord;
 
+// Of a catalog; a fraction of a millisecond.
+constexpr int kProgramsAtOnce = 64;
+
 Record RecordOf(Record::Event event) {
   Record record;
   record.set_event(event);
@@ -44,12 +47,33 @@ std::string StateOf(const Program& program) {
 
 }  // namespace
 
-void Audit::CatalogLoaded(const Snapshot& snapshot) {
-  absl::btree_map<std::string, std::string> before =
-      std::exchange(programs_, {});
-  uint64_t available = 0;
-  for (const auto& [name, program] : snapshot.programs()) {
-    available += program.available();
+void Audit::CatalogLoaded(std::shared_ptr<const Snapshot> snapshot) {
+  ReadAll();
+  reading_.emplace();
+  reading_->next = snapshot->programs().begin();
+  reading_->snapshot = std::move(snapshot);
+  reading_->before = std::exchange(programs_, {});
+  ReadOn();
+}
+
+void Audit::ReadOn() {
+  if (!ReadSome()) return;
+  loop_.Post([this] {
+    if (reading_.has_value()) ReadOn();
+  });
+}
+
+void Audit::ReadAll() {
+  while (reading_.has_value()) ReadSome();
+}
+
+bool Audit::ReadSome() {
+  const Snapshot::Programs& programs = reading_->snapshot->programs();
+  auto& before = reading_->before;
+  for (int i = 0; i < kProgramsAtOnce; ++i, ++reading_->next) {
+    if (reading_->next == programs.end()) break;
+    const auto& [name, program] = *reading_->next;
+    reading_->available += program.available();
     const std::string& state = programs_[name] = StateOf(program);
     const auto known = before.find(name);
     if (known == before.end() || known->second != state) {
@@ -57,14 +81,17 @@ void Audit::CatalogLoaded(const Snapshot& snapshot) {
     }
     if (known != before.end()) before.erase(known);
   }
+  if (reading_->next != programs.end()) return true;
   for (const auto& [name, state] : before) {
     Record record = RecordOf(Record::PROGRAM_WITHDRAWN);
     record.mutable_about()->set_program(name);
     sink_(std::move(record));
   }
   Record record = RecordOf(Record::CATALOG_LOADED);
-  record.set_count(available);
+  record.set_count(reading_->available);
   sink_(std::move(record));
+  reading_.reset();
+  return false;
 }
 
 void Audit::ReloadRejected(const absl::Status& why) {
@@ -135,6 +162,7 @@ bool Audit::Spend(Allowance Account::*allowance, uid_t uid, uint32_t records) {
 }
 
 void Audit::Flush() {
+  ReadAll();
   flush_ = EventLoop::Source();
   const auto now = Allowance::Clock::now();
   for (auto& [uid, account] : accounts_) {

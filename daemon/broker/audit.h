@@ -12,6 +12,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/container/btree_map.h"
@@ -35,7 +37,8 @@ class Audit {
       : loop_(loop), mitigations_(mitigations), sink_(std::move(sink)) {}
 
   // The catalog and policy in force from now on: what is new or has changed.
-  void CatalogLoaded(const Snapshot& snapshot);
+  // What is in a large one goes on record bit by bit, between other work.
+  void CatalogLoaded(std::shared_ptr<const Snapshot> snapshot);
   void ReloadRejected(const absl::Status& why);
 
   // Whether it went on record; then GrantEnded is to be told of its end.
@@ -48,7 +51,8 @@ class Audit {
   void GrantsRevoked(const Session& by, const std::string& what,
                      uint64_t count);
 
-  // Puts the numbers of what was not listed on record.
+  // Puts the numbers of what was not listed on record, and the rest of a
+  // catalog.
   void Flush();
 
  private:
@@ -58,6 +62,20 @@ class Audit {
     Allowance denials;
     uint64_t not_listed = 0;
   };
+
+  // A catalog on its way to the record.
+  struct Reading {
+    std::shared_ptr<const Snapshot> snapshot;
+    Snapshot::Programs::const_iterator next;
+    // What was before and has not been met again.
+    absl::btree_map<std::string, std::string> before;
+    uint64_t available = 0;
+  };
+
+  // One batch of it; whether there is more.
+  bool ReadSome();
+  void ReadOn();
+  void ReadAll();
 
   // Whether `uid` may have so many records more; if not, they are counted.
   bool Spend(Allowance Account::*allowance, uid_t uid, uint32_t records);
@@ -70,6 +88,7 @@ class Audit {
   // By name, as of the last CatalogLoaded: which entry, and whether it could be
   // granted.
   absl::btree_map<std::string, std::string> programs_;
+  std::optional<Reading> reading_;
 };
 
 }  // namespace bpfgrant::broker

@@ -96,7 +96,7 @@ class Broker {
           kMinOpenFiles, " are needed: raise LimitNOFILE= or ulimit -n"));
     }
     granting_.SetSnapshot(snapshot);
-    audit_.CatalogLoaded(*snapshot);
+    audit_.CatalogLoaded(snapshot);
     const v1::ReloadReply summary = Summarize(*snapshot);
     WarnOf(summary, snapshot->rules(), executables_.why_not());
     spdlog::info("{} programs, {} unavailable, {} rules", summary.programs(),

@@ -251,7 +251,7 @@ void Service::TakeSnapshot(
     absl::StatusOr<std::shared_ptr<const Snapshot>> snapshot) {
   if (!snapshot.ok()) return FinishReload(snapshot.status());
   const uint32_t ended = parts_.granting.SetSnapshot(*snapshot);
-  parts_.audit.CatalogLoaded(**snapshot);
+  parts_.audit.CatalogLoaded(*snapshot);
   v1::ReloadReply summary = broker::Summarize(**snapshot);
   summary.set_revoked(ended);
   parts_.granting.LearnExecutables(

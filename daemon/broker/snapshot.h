@@ -42,13 +42,15 @@ std::string ChosenVariant(const v1::DescribeReply& description);
 
 class Snapshot {
  public:
+  using Programs = absl::btree_map<std::string, Program>;  // by name
+
   // Reads the loader's memfd. kInternal if that is not a Snapshot.
   static absl::StatusOr<std::shared_ptr<const Snapshot>> Read(
       const UniqueFd& memfd);
 
   // nullptr: no such program.
   const Program* Find(std::string_view name) const;
-  const absl::btree_map<std::string, Program>& programs() const {
+  const Programs& programs() const {
     return programs_;
   }
   const policy::Rules& rules() const { return rules_; }
@@ -60,7 +62,7 @@ class Snapshot {
   }
 
  private:
-  absl::btree_map<std::string, Program> programs_;
+  Programs programs_;
   policy::Rules rules_;
   // Those that narrow parameters.
   absl::btree_map<std::string, daemon::CompiledRule> narrowing_rules_;

@@ -62,7 +62,7 @@ kfunc: ["bpf_io_uring_get_region", "bpf_io_uring_submit_sqes",
 program { instructions: 65536 object_bytes: 4194304 map_bytes: 134217728
           maps: 64 entries: 1048576 }
 total { instructions: 4194304 object_bytes: 268435456
-        map_bytes: 1073741824 maps: 4096 entries: 16777216 }
+        map_bytes: 1073741824 maps: 16384 entries: 16777216 }
 unrevocable: "none"
 trusted_user: "*"
 trusted_group: "*"

@@ -57,7 +57,7 @@ class AuditTest : public WireTest {
     const daemon::Snapshot snapshot = Catalog(programs, {});
     return broker().Ask([&snapshot](Parts& parts) {
       parts.records.clear();
-      parts.audit.CatalogLoaded(*Read(snapshot));
+      parts.audit.CatalogLoaded(Read(snapshot));
       std::vector<std::string> said;
       for (const Record& record : parts.records) {
         said.push_back(Record::Event_Name(record.event()) + " " +
@@ -74,6 +74,31 @@ class AuditTest : public WireTest {
     }
   }
 };
+
+// Bit by bit, and whole; by when the next one comes as well.
+TEST_F(AuditTest, ALargeCatalogGoesOnRecordBitByBit) {
+  constexpr int kMany = 300;
+  Start();
+  std::vector<TestProgram> first, second;
+  for (int i = 0; i < kMany; ++i) {
+    first.push_back(Named(absl::StrCat("p", i)));
+    second.push_back(Named(absl::StrCat("p", i), i == 7 ? "2" : "1"));
+  }
+  const size_t at_once = RecordsOfLoading(first).size();
+  EXPECT_GT(at_once, 0u);
+  EXPECT_LT(at_once, size_t{kMany});
+  broker().WaitUntil("all is on record", [](Parts& parts) {
+    return parts.records.size() == kMany + 1;
+  });
+  broker().Ask([&](Parts& parts) {
+    parts.records.clear();
+    parts.audit.CatalogLoaded(Read(Catalog(second, {})));
+    parts.audit.CatalogLoaded(Read(Catalog(first, {})));
+    parts.audit.Flush();
+    // p7, and that all is read; twice.
+    EXPECT_EQ(parts.records.size(), 4u);
+  });
+}
 
 TEST_F(AuditTest, AGrantFromBeginToEnd) {
   Start();
