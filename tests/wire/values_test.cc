@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -47,6 +48,16 @@ class ValuesTest : public WireTest {
       }
       return values;
     });
+  }
+  // The same program, approved anew for values up to 100.
+  static daemon::Snapshot WithLess(daemon::Snapshot catalog) {
+    daemon::CatalogEntry& entry = *catalog.mutable_entry(0);
+    entry.set_identity(entry.identity() + ", again");
+    entry.mutable_description()
+        ->mutable_parameter(0)
+        ->mutable_integer()
+        ->set_max(100);
+    return catalog;
   }
   void SetMode(Mode mode) {
     broker().Ask([mode](Parts& parts) { parts.scripted.load = mode; });
@@ -163,6 +174,41 @@ TEST_F(ValuesTest, AreThoseOfTheFrame) {
   bytes.assign(bytes.size(), '\xff');
   EXPECT_EQ(Loaded(), std::vector<int64_t>{2});
   broker().Ask([](Parts& parts) { parts.scripted.AnswerHeld(); });
+}
+
+// Though one with that value is ready.
+TEST_F(ValuesTest, TooLateForOneThatIsAllowedNoMore) {
+  BrokerSetup setup = WithParameter();
+  const daemon::Snapshot less = WithLess(setup.catalog);
+  Start(std::move(setup));
+  RawPeer peer = Open();
+  EXPECT_TRUE(peer.Call(Frame(900)).frame.has_acquire());
+  broker().Settle();
+  broker().Replace(less);
+  EXPECT_EQ(peer.Call(Frame(900)).reason(), v1::REASON_PARAMETER_RANGE);
+  EXPECT_TRUE(peer.Call(Frame(90)).frame.has_acquire());
+  daemon::Snapshot none = less;
+  none.mutable_entry(0)->mutable_description()->clear_parameter();
+  broker().Replace(none);
+  EXPECT_EQ(peer.Call(Frame(90)).reason(), v1::REASON_PARAMETER_UNKNOWN);
+}
+
+TEST_F(ValuesTest, TooLateForOneThatIsBeingLoaded) {
+  BrokerSetup setup = WithParameter();
+  setup.pool.bytes = 0;
+  const daemon::Snapshot less = WithLess(setup.catalog);
+  Start(std::move(setup));
+  SetMode(Mode::kSilent);
+  {
+    RawPeer peer = Open();
+    ASSERT_EQ(peer.Send(Frame(900)), 0);
+    broker().WaitUntil("loading",
+                       [](Parts& parts) { return parts.scripted.held() > 0; });
+    broker().Replace(less);
+    EXPECT_EQ(peer.Receive().reason(), v1::REASON_PROGRAM_UNAVAILABLE);
+    broker().Ask([](Parts& parts) { parts.scripted.AnswerHeld(); });
+  }
+  ExpectNothingLeft();
 }
 
 }  // namespace
