@@ -99,6 +99,7 @@ broker::BrokerOptions ToBrokerOptions(const Options& options, Sockets& sockets,
   broker.pool_bytes = options.limits.pool_bytes();
   broker.grants_per_session = options.limits.grants_per_session();
   broker.catalog_directories = options.catalog_directories;
+  broker.key_directories = options.key_directories;
   broker.policy_directories = options.policy_directories;
   broker.admission_files = options.admission_files;
   broker.mitigations = mitigations;

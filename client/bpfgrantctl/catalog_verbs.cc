@@ -179,6 +179,9 @@ void PrintDescription(const v1::DescribeReply& reply) {
   sheet.Add("interface hash", reply.interface_hash());
   sheet.Add("manifest", reply.file());
   sheet.Add("digest", reply.digest());
+  if (reply.signed_by_size() > 0) {
+    sheet.Add("signed by", absl::StrJoin(reply.signed_by(), ", "));
+  }
   AddAdmission(reply, sheet);
   sheet.Add("allowed", YesOrReason(summary.verdict().allowed(),
                                    summary.verdict().reason()));

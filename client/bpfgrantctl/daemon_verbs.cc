@@ -83,6 +83,9 @@ void AddFiles(const v1::StatusReply& reply, Sheet& sheet) {
   for (const std::string& folder : reply.policy_directory()) {
     sheet.Add("policy", folder);
   }
+  for (const std::string& folder : reply.key_directory()) {
+    sheet.Add("keys", folder);
+  }
   for (const std::string& file : reply.admission_file()) {
     sheet.Add("admission", file);
   }

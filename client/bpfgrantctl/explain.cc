@@ -118,6 +118,9 @@ void Print(const v1::ExplainReply& reply) {
   std::printf("%s\n", Paint(verdict.allowed() ? Style::kGood : Style::kBad,
                             Escape(reply.sentence()))
                           .c_str());
+  for (const std::string& amount : reply.amount()) {
+    std::printf("%s\n", Escape(amount).c_str());
+  }
   if (!verdict.allowed()) {
     std::printf("reason: %s. %s\n", ReasonName(verdict.reason()).c_str(),
                 std::string(NextStep(verdict.reason())).c_str());

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -30,6 +31,7 @@ Record DescribeProgram(const Program& program) {
   about.set_digest(description.digest());
   about.set_variant(ChosenVariant(description));
   record.set_file(description.file());
+  record.set_signed_by(absl::StrJoin(description.signed_by(), ", "));
   if (!program.available()) {
     record.set_reason(description.summary().reason());
     record.set_why(description.refusal());
@@ -42,6 +44,7 @@ std::string StateOf(const Program& program) {
   return absl::StrCat(program.entry.identity(), " ",
                       program.description().digest(), " ",
                       ChosenVariant(program.description()), " ",
+                      absl::StrJoin(program.description().signed_by(), ","), " ",
                       program.description().refusal());
 }
 

@@ -215,6 +215,9 @@ class Broker {
     for (const std::string& name : options_.catalog_directories) {
       reply.add_catalog_directory(name);
     }
+    for (const std::string& name : options_.key_directories) {
+      reply.add_key_directory(name);
+    }
     for (const std::string& name : options_.admission_files) {
       reply.add_admission_file(name);
     }

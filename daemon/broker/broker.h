@@ -31,6 +31,7 @@ struct BrokerOptions {
   uint32_t grants_per_session = 0;
   // For Status alone.
   std::vector<std::string> catalog_directories;
+  std::vector<std::string> key_directories;
   std::vector<std::string> policy_directories;
   std::vector<std::string> admission_files;
   daemon::Mitigations mitigations;

@@ -8,6 +8,11 @@
 namespace bpfgrant::broker {
 namespace {
 
+// What there are amounts of, in words.
+constexpr char kGrants[] = "grants";
+constexpr char kSessions[] = "sessions with grants";
+constexpr char kMapBytes[] = "bytes of map memory";
+
 // Allowances that are remembered before those that have rested are looked for.
 constexpr size_t kManyAllowances = 4096;
 constexpr double kSecondsPerMinute = 60;
@@ -85,38 +90,62 @@ absl::Status Charges::CheckRoom(const v1::GrantInfo& grant,
                  });
 }
 
+std::string Charges::UseOf(const Account& account, uint64_t used,
+                           uint64_t limit, const char* what) {
+  const auto& [rule, scope, who] = account;
+  const std::string whose =
+      scope == Scope::kUser    ? absl::StrCat("uid ", who, " has ")
+      : scope == Scope::kTotal ? "there are "
+      : who.empty()            ? "processes outside any unit have "
+                               : absl::StrCat("unit '", who, "' has ");
+  return absl::StrCat(whose, used, " of ", limit, " ", what);
+}
+
+const Charges::Charged& Charges::ChargedTo(const Account& account) const {
+  static const Charged kNothing;
+  const auto found = charged_.find(account);
+  return found == charged_.end() ? kNothing : found->second;
+}
+
+std::vector<std::string> Charges::Describe(const v1::GrantInfo& grant) const {
+  std::vector<std::string> uses;
+  ForEach(grant, [&](const Account& account, const v1::Amounts& amounts) {
+    const Charged& charged = ChargedTo(account);
+    const auto add = [&](uint64_t used, uint64_t limit, const char* what) {
+      if (limit > 0) uses.push_back(UseOf(account, used, limit, what));
+    };
+    add(charged.grants, amounts.grants(), kGrants);
+    add(charged.grants_of_session.size(), amounts.sessions(), kSessions);
+    add(charged.map_bytes, amounts.map_bytes(), kMapBytes);
+    return absl::OkStatus();
+  }).IgnoreError();
+  return uses;
+}
+
 absl::Status Charges::CheckAccount(const Account& account,
                                    const v1::Amounts& amounts,
                                    const v1::GrantInfo& grant,
                                    uint64_t map_bytes) const {
-  const auto& [rule, scope, who] = account;
-  const auto found = charged_.find(account);
-  static const Charged kNothing;
-  const Charged& charged = found == charged_.end() ? kNothing : found->second;
+  const Charged& charged = ChargedTo(account);
   const auto refuse = [&](uint64_t used, uint64_t limit, const char* what) {
-    const std::string whose =
-        scope == Scope::kUser    ? absl::StrCat("uid ", who, " has ")
-        : scope == Scope::kTotal ? "there are "
-        : who.empty()            ? "processes outside any unit have "
-                                 : absl::StrCat("unit '", who, "' has ");
     return Refuse(v1::REASON_QUOTA,
-                  absl::StrCat(whose, used, " of ", limit, " ", what,
-                               " under rule '", rule, "'"));
+                  absl::StrCat(UseOf(account, used, limit, what),
+                               " under rule '", std::get<0>(account), "'"));
   };
   if (amounts.grants() > 0 && charged.grants >= amounts.grants()) {
-    return refuse(charged.grants, amounts.grants(), "grants");
+    return refuse(charged.grants, amounts.grants(), kGrants);
   }
   if (amounts.sessions() > 0 &&
       charged.grants_of_session.size() >= amounts.sessions() &&
       !charged.grants_of_session.contains(grant.session())) {
     return refuse(charged.grants_of_session.size(), amounts.sessions(),
-                  "sessions with grants");
+                  kSessions);
   }
   if (amounts.map_bytes() > 0 &&
       (map_bytes > amounts.map_bytes() ||
        charged.map_bytes > amounts.map_bytes() - map_bytes)) {
     return refuse(charged.map_bytes, amounts.map_bytes(),
-                  "bytes of map memory");
+                  kMapBytes);
   }
   return absl::OkStatus();
 }

@@ -37,6 +37,8 @@ class Charges {
 
   // OK: another such grant fits. REASON_QUOTA, with what is used up.
   absl::Status CheckRoom(const v1::GrantInfo& grant, uint64_t map_bytes) const;
+  // What counts to the same accounts by now: "uid 7 has 3 of 8 grants".
+  std::vector<std::string> Describe(const v1::GrantInfo& grant) const;
   // Takes one of what may be done so often, or nothing: REASON_RATE.
   absl::Status Spend(const v1::GrantInfo& grant, Rate rate,
                      Allowance::Clock::time_point now);
@@ -57,6 +59,9 @@ class Charges {
   // Calls `visit` for each account of the grant's whose amounts the rule
   // limits, until one objects.
   absl::Status ForEach(const v1::GrantInfo& grant, Visit visit) const;
+  static std::string UseOf(const Account& account, uint64_t used,
+                           uint64_t limit, const char* what);
+  const Charged& ChargedTo(const Account& account) const;
   absl::Status CheckAccount(const Account& account, const v1::Amounts& amounts,
                             const v1::GrantInfo& grant,
                             uint64_t map_bytes) const;

@@ -89,6 +89,13 @@ void Service::ExplainAllowed(const policy::Subject& subject,
     absl::StrAppend(&sentence, ", ", retired,
                     " of which have ended and are still held");
   }
+  v1::GrantInfo grant;
+  grant.set_rule(verdict.rule());
+  grant.set_uid(subject.uid);
+  if (subject.location.has_value()) grant.set_unit(subject.location->unit);
+  for (std::string& amount : parts_.ledger.charges().Describe(grant)) {
+    reply.add_amount(std::move(amount));
+  }
   absl::StrAppend(&sentence, Observed(verdict));
   if (program == nullptr || !program->available()) {
     absl::StrAppend(&sentence, program == nullptr

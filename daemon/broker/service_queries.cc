@@ -120,6 +120,7 @@ absl::StatusOr<v1::StatusReply> Service::Status(
     // business, nor is how much others were refused.
     reply.clear_catalog_directory();
     reply.clear_policy_directory();
+    reply.clear_key_directory();
     reply.clear_admission_file();
     return reply;
   }

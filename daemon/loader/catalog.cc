@@ -6,12 +6,10 @@
 namespace bpfgrant::daemon {
 namespace {
 
-std::shared_ptr<const Program> ReadEntry(const CatalogFiles& files,
-                                         const std::string& file,
-                                         const Layer& from,
-                                         const SignatureCheck& signatures,
-                                         Admission& admission) {
-  const auto approval = files.Read(file, signatures);
+// nullptr: there is none.
+std::shared_ptr<const Program> ReadEntry(
+    const absl::StatusOr<Approval>& approval, const std::string& file,
+    const Layer& from, Admission& admission) {
   if (!approval.ok()) {
     return Unavailable(StemOf(file), from.folder->PathOf(file),
                        approval.status());
@@ -55,9 +53,13 @@ bool CatalogReader::Step() {
   if (left_.empty()) return false;
   const std::string file = std::move(left_.back());
   left_.pop_back();
-  auto program = ReadEntry(files_, file, files_.manifests().at(file),
-                           signatures_, *admission_);
+  auto approval = files_.Read(file, signatures_);
+  auto program =
+      ReadEntry(approval, file, files_.manifests().at(file), *admission_);
   if (program == nullptr) return true;
+  if (approval.ok() && !approval->signers.empty()) {
+    catalog_.signers_[program->name()] = std::move(approval->signers);
+  }
   identities_.insert(program->entry.identity());
   identities_.insert(program->other_identities.begin(),
                      program->other_identities.end());
@@ -96,7 +98,12 @@ void Catalog::NameTagged(CompiledRule& rule) const {
 Snapshot Catalog::Describe(absl::Span<const CompiledRule> rules) const {
   Snapshot snapshot;
   for (const auto& [name, program] : programs_) {
-    *snapshot.add_entry() = program->entry;
+    CatalogEntry& entry = *snapshot.add_entry();
+    entry = program->entry;
+    const auto signers = signers_.find(name);
+    if (signers == signers_.end()) continue;
+    entry.mutable_description()->mutable_signed_by()->Add(
+        signers->second.begin(), signers->second.end());
   }
   for (const CompiledRule& rule : rules) {
     CompiledRule& told = *snapshot.add_rule();

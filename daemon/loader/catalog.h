@@ -51,6 +51,9 @@ class Catalog {
   void NameTagged(CompiledRule& rule) const;
 
   std::map<std::string, std::shared_ptr<const Program>, std::less<>> programs_;
+  // The keys that signed their manifests, of those that had to be signed: not
+  // the program's own, which stays as it is while its files do.
+  std::map<std::string, std::set<std::string>, std::less<>> signers_;
 };
 
 // Reads a catalog entry by entry, for who has something else to do between.

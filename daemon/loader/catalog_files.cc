@@ -1,5 +1,7 @@
 #include "daemon/loader/catalog_files.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/admission.h"
 #include "daemon/loader/manifest.h"
@@ -40,10 +42,13 @@ absl::StatusOr<Approval> CatalogFiles::Read(
   approval.manifest = *std::move(manifest);
   if (approval.masked()) return approval;
   const std::string program(StemOf(file));
-  const std::string objection =
-      signatures.Objection({from.folder->path(), program, file}, *from.folder,
-                           file, approval.manifest.view());
-  if (!objection.empty()) return Refuse(v1::REASON_SIGNATURE, objection);
+  SignatureCheck::Finding signature =
+      signatures.Check({from.folder->path(), program, file}, *from.folder, file,
+                       approval.manifest.view());
+  if (!signature.objection.empty()) {
+    return Refuse(v1::REASON_SIGNATURE, signature.objection);
+  }
+  approval.signers = std::move(signature.keys);
   const auto drop_ins = FindDropIns(file);
   if (!drop_ins.ok()) return drop_ins.status();
   for (const auto& [name, layer] : *drop_ins) {
@@ -54,9 +59,11 @@ absl::StatusOr<Approval> CatalogFiles::Read(
     const std::string& path = layer.folder->path();
     approval.drop_ins.push_back(
         {layer.folder->PathOf(name), std::string(bytes->view()),
-         signatures.Objection({path.substr(0, path.size() - folder.size() - 1),
-                               program, absl::StrCat(folder, "/", name)},
-                              *layer.folder, name, bytes->view())});
+         signatures
+             .Check({path.substr(0, path.size() - folder.size() - 1), program,
+                     absl::StrCat(folder, "/", name)},
+                    *layer.folder, name, bytes->view())
+             .objection});
   }
   return approval;
 }

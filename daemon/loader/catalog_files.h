@@ -6,6 +6,7 @@
 #ifndef DAEMON_LOADER_CATALOG_FILES_H_
 #define DAEMON_LOADER_CATALOG_FILES_H_
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,7 @@ namespace bpfgrant::daemon {
 // A manifest and what drops in, in the order of the file names.
 struct Approval {
   SealedBytes manifest;
+  std::set<std::string> signers;  // SignatureCheck::Finding's keys
   std::vector<DropIn> drop_ins;
 
   // There is no such program.

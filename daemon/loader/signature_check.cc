@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -37,16 +38,16 @@ std::string NotMet(const Rule& rule, const std::string& path,
 
 }  // namespace
 
-std::string SignatureCheck::Objection(const Subject& subject,
-                                      const SafeDirectory& folder,
-                                      const std::string& file,
-                                      std::string_view bytes) const {
+SignatureCheck::Finding SignatureCheck::Check(const Subject& subject,
+                                              const SafeDirectory& folder,
+                                              const std::string& file,
+                                              std::string_view bytes) const {
   const auto rules = rules_.For(subject.directory, subject.program);
-  if (rules.empty()) return "";
+  if (rules.empty()) return {};
   const std::string path = folder.PathOf(file);
   const auto signatures = ReadSignatures(folder, file);
   if (!signatures.ok()) {
-    return NotMet(*rules.front(), path, signatures.status().message());
+    return {NotMet(*rules.front(), path, signatures.status().message()), {}};
   }
   const std::string message = SignedBytes(subject.name, bytes);
   std::set<std::string> valid;
@@ -68,11 +69,12 @@ std::string SignatureCheck::Objection(const Subject& subject,
       complaints.push_back(
           absl::StrCat("it takes key ", absl::StrJoin(rule->rule.key(), ", ")));
     }
-    return NotMet(*rule, path,
-                  complaints.empty() ? "no key signed it"
-                                     : absl::StrJoin(complaints, "; "));
+    return {NotMet(*rule, path,
+                   complaints.empty() ? "no key signed it"
+                                      : absl::StrJoin(complaints, "; ")),
+            std::move(valid)};
   }
-  return "";
+  return {"", std::move(valid)};
 }
 
 }  // namespace bpfgrant::daemon

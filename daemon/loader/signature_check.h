@@ -3,6 +3,7 @@
 #ifndef DAEMON_LOADER_SIGNATURE_CHECK_H_
 #define DAEMON_LOADER_SIGNATURE_CHECK_H_
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,11 +27,17 @@ class SignatureCheck {
     std::string name;  // of the file, from there on: as SignedBytes has it
   };
 
-  // What speaks against `bytes`, of the file `file` in `folder`: which rule is
-  // not met, and what is wrong with each signature. "": no rule wants it
-  // signed, or FILE.sig beside it has what each rule wants.
-  std::string Objection(const Subject& subject, const SafeDirectory& folder,
-                        const std::string& file, std::string_view bytes) const;
+  struct Finding {
+    // Which rule is not met, and what is wrong with each signature. "": no rule
+    // wants it signed, or FILE.sig beside it has what each rule wants.
+    std::string objection;
+    // The keys that signed it, if a rule wants it signed.
+    std::set<std::string> keys;
+  };
+
+  // About `bytes`, of the file `file` in `folder`.
+  Finding Check(const Subject& subject, const SafeDirectory& folder,
+                const std::string& file, std::string_view bytes) const;
 
  private:
   policy::SignatureRules rules_;

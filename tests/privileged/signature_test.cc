@@ -22,6 +22,7 @@
 namespace bpfgrant::test {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class SignatureRuleTest : public ClientTest {
@@ -84,6 +85,9 @@ TEST_F(SignatureRuleTest, TakingTheKeyAwayWithdrawsWhatItSigned) {
   ASSERT_NO_FATAL_FAILURE(StartSigned());
   Sign();
   EXPECT_EQ(RevokedByReload(), 0u);
+  EXPECT_THAT(administrator().Describe("packet_sampler")->signed_by(),
+              ElementsAre("vendor"));
+  EXPECT_THAT(Status().key_directory(), ElementsAre(keys_.string()));
   client_.Acquire("packet_sampler program");
   client_.Acquire("reuseport_steer program");
   EXPECT_EQ(RevokedByReload(), 0u);

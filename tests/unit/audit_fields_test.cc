@@ -39,6 +39,7 @@ Record WithEverything(Record::Event event) {
   record.set_reason(v1::REASON_DENIED_BY_RULE);
   record.set_why("because");
   record.set_file("/etc/x.manifest");
+  record.set_signed_by("vendor, distribution");
   record.set_count(9);
   return record;
 }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/wire/broker_fixture.h"
 
@@ -52,6 +53,22 @@ TEST_F(AmountsTest, GrantsInAll) {
       << refused.frame.refusal().message();
   EXPECT_TRUE(one.Call(Release(grant)).frame.has_release());
   EXPECT_TRUE(other.Acquire().frame.has_acquire());
+}
+
+TEST_F(AmountsTest, ExplainSaysWhatIsUsed) {
+  Start(Setup([](v1::Quota& quota) {
+    quota.mutable_user()->set_sessions(2);
+    quota.mutable_total()->set_grants(3);
+  }));
+  RawPeer peer = Open();
+  EXPECT_TRUE(peer.Acquire().frame.has_acquire());
+  v1::ClientFrame frame;
+  frame.mutable_explain()->set_program("sampler");
+  const v1::ExplainReply reply = peer.Call(frame).frame.explain();
+  ASSERT_EQ(reply.amount_size(), 2);
+  EXPECT_EQ(reply.amount(0), absl::StrCat("uid ", Ordinary().uid,
+                                          " has 1 of 2 sessions with grants"));
+  EXPECT_EQ(reply.amount(1), "there are 1 of 3 grants");
 }
 
 TEST_F(AmountsTest, AreNotLimited_WithoutMitigation) {
