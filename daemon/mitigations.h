@@ -73,7 +73,7 @@ struct Mitigations {
   bool cgroup_owner_check = true;
   // An executable's path counts only if it leads the daemon to the same file.
   bool executable_path_check = true;
-  // And its digest only where the kernel itself has what is in it.
+  // And its digest only where it cannot change while it is executed.
   bool executable_filesystem = true;
   // What a process executes is read for each request, and not once.
   bool executable_each_time = true;

@@ -33,11 +33,6 @@ Rules::Rules(absl::Span<const CompiledRule> rules)
     }
     if (!rules_[i].source().executable().empty())
       with_executables_.push_back(i);
-    for (const v1::Executable& wanted : rules_[i].source().executable()) {
-      executable_kinds_.path |= !wanted.path().empty();
-      executable_kinds_.sha256 |= !wanted.sha256().empty();
-      executable_kinds_.fsverity |= !wanted.fsverity().empty();
-    }
   }
 }
 
@@ -52,6 +47,19 @@ bool Rules::AskForExecutable(const Subject& subject,
 bool Rules::AskForExecutable(const Subject& subject) const {
   return std::any_of(with_executables_.begin(), with_executables_.end(),
                      [&](uint32_t i) { return rules_[i].NamesUser(subject); });
+}
+
+ExecutableKinds Rules::KindsOfExecutable(const Subject& subject) const {
+  ExecutableKinds kinds;
+  for (const uint32_t i : with_executables_) {
+    if (!rules_[i].NamesUser(subject)) continue;
+    for (const v1::Executable& wanted : rules_[i].source().executable()) {
+      kinds.path |= !wanted.path().empty();
+      kinds.sha256 |= !wanted.sha256().empty();
+      kinds.fsverity |= !wanted.fsverity().empty();
+    }
+  }
+  return kinds;
 }
 
 v1::Verdict Rules::VerdictOf(const Rule& rule, const Rule* observed) {

@@ -71,8 +71,9 @@ class Rules {
   bool AskForExecutable(const Subject& subject, std::string_view program) const;
   // The same of any program.
   bool AskForExecutable(const Subject& subject) const;
-  // What of it all rules together ask for.
-  const ExecutableKinds& executable_kinds() const { return executable_kinds_; }
+  // What of it the rules for the user of `subject` ask for, whatever the
+  // program.
+  ExecutableKinds KindsOfExecutable(const Subject& subject) const;
 
   // The rules about `program`, in the order of evaluation, and why each is for
   // `subject` or not.
@@ -104,7 +105,6 @@ class Rules {
   std::vector<uint32_t> with_globs_;
   // Those that name executables: few, and most often none.
   std::vector<uint32_t> with_executables_;
-  ExecutableKinds executable_kinds_;
 };
 
 // "rule 'x' (file:line)" or "no rule allows it".

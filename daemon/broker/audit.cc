@@ -44,8 +44,8 @@ std::string StateOf(const Program& program) {
   return absl::StrCat(program.entry.identity(), " ",
                       program.description().digest(), " ",
                       ChosenVariant(program.description()), " ",
-                      absl::StrJoin(program.description().signed_by(), ","), " ",
-                      program.description().refusal());
+                      absl::StrJoin(program.description().signed_by(), ","),
+                      " ", program.description().refusal());
 }
 
 }  // namespace

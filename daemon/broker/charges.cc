@@ -144,8 +144,7 @@ absl::Status Charges::CheckAccount(const Account& account,
   if (amounts.map_bytes() > 0 &&
       (map_bytes > amounts.map_bytes() ||
        charged.map_bytes > amounts.map_bytes() - map_bytes)) {
-    return refuse(charged.map_bytes, amounts.map_bytes(),
-                  kMapBytes);
+    return refuse(charged.map_bytes, amounts.map_bytes(), kMapBytes);
   }
   return absl::OkStatus();
 }

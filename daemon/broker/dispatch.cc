@@ -143,8 +143,7 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
                       Later(request, &Out::mutable_release));
       return;
     case v1::ClientFrame::kList:
-      service.List(session_, frame.list(),
-                   Later(request, &Out::mutable_list));
+      service.List(session_, frame.list(), Later(request, &Out::mutable_list));
       return;
     case v1::ClientFrame::kDescribe:
       service.Describe(session_, frame.describe(),

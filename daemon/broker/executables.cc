@@ -2,20 +2,14 @@
 
 #include <fcntl.h>
 
-#include <optional>
 #include <utility>
 #include <vector>
 
+#include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
 namespace bpfgrant::broker {
 namespace {
-
-policy::ExecutableFacts Unknown(std::string why) {
-  policy::ExecutableFacts facts;
-  facts.unknown = std::move(why);
-  return facts;
-}
 
 policy::ExecutableFacts FactsOf(const daemon::ExecutableReply& reply) {
   policy::ExecutableFacts facts;
@@ -30,10 +24,16 @@ policy::ExecutableFacts FactsOf(const daemon::ExecutableReply& reply) {
 
 void Executables::Read(const UniqueFd& pidfd, uid_t owner,
                        const policy::ExecutableKinds& kinds, Done done) {
+  if (!why_not_.empty()) {
+    policy::ExecutableFacts nothing;
+    nothing.unknown = why_not_;
+    done(std::move(nothing));
+    return;
+  }
   std::vector<UniqueFd> fds;
   fds.emplace_back(fcntl(pidfd.get(), F_DUPFD_CLOEXEC, 0));
-  if (!why_not_.empty() || !fds.front().valid()) {
-    done(Unknown(why_not_.empty() ? "the process cannot be named" : why_not_));
+  if (!fds.front().valid()) {
+    done(Refuse(v1::REASON_BUSY, "the client's process cannot be named"));
     return;
   }
   daemon::LoaderRequest request;
@@ -43,14 +43,17 @@ void Executables::Read(const UniqueFd& pidfd, uid_t owner,
   wanted.set_fsverity(kinds.fsverity);
   wanted.set_owner(owner);
   wanted.set_until_ns(MonotonicNs(kAttachDeadline));
-  loader_.Send(std::move(request), std::move(fds),
-               kAttachDeadline + kAttachGrace,
-               [done = std::move(done)](
-                   absl::StatusOr<LoaderClient::Reply> reply) mutable {
-                 done(reply.ok() ? FactsOf(reply->message.executable())
-                                 : Unknown(std::string(
-                                       reply.status().message())));
-               });
+  // What begins in time is given its whole deadline.
+  loader_.Send(
+      std::move(request), std::move(fds), 2 * kAttachDeadline + kAttachGrace,
+      [done =
+           std::move(done)](absl::StatusOr<LoaderClient::Reply> reply) mutable {
+        if (reply.ok()) {
+          done(FactsOf(reply->message.executable()));
+        } else {
+          done(reply.status());
+        }
+      });
 }
 
 }  // namespace bpfgrant::broker

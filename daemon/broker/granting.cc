@@ -46,20 +46,26 @@ v1::GrantInfo Granting::InfoOf(const Session& session,
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                        std::vector<UniqueFd> fds, bool claim_later,
                        Answer answer) {
-  Company company{std::move(fds), claim_later, std::move(answer)};
+  LookAndTry(session, request, {std::move(fds), claim_later, std::move(answer)},
+             std::nullopt);
+}
+
+void Granting::LookAndTry(Session& session, const v1::AcquireRequest& request,
+                          Company company,
+                          std::optional<Remains::Clock::time_point> until) {
   if (!HasToLook(session, request.program())) {
-    TryAcquire(session, request, std::move(company), std::nullopt);
+    TryAcquire(session, request, std::move(company), until);
     return;
   }
-  Look(session, [this, request, info = InfoOf(session, request),
-                 company = std::move(company)](
-                    absl::StatusOr<Session*> looked) mutable {
-    if (looked.ok()) {
-      TryAcquire(**looked, request, std::move(company), std::nullopt);
-    } else {
-      Deny(info, looked.status(), std::move(company.answer));
-    }
-  });
+  Look(session,
+       [this, request, until, info = InfoOf(session, request),
+        company = std::move(company)](absl::StatusOr<Session*> looked) mutable {
+         if (looked.ok()) {
+           TryAcquire(**looked, request, std::move(company), until);
+         } else {
+           Deny(info, looked.status(), std::move(company.answer));
+         }
+       });
 }
 
 void Granting::TryAcquire(Session& session, const v1::AcquireRequest& request,

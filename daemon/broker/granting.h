@@ -74,8 +74,8 @@ class Granting {
   // The live grants that the policy in force would not give.
   std::vector<uint64_t> NotAllowed() const;
   // Calls `done` once it is known of all who hold grants what they execute, as
-  // far as the policy in force asks for it; of whom that takes longer than
-  // kLearnDeadline, it is not known.
+  // far as the policy in force asks for it. Of whom that takes longer than
+  // kLearnDeadline it is not known, whatever was before.
   void LearnExecutables(absl::AnyInvocable<void()> done);
 
   // Whether what `session` executes has to be read before it is decided if it
@@ -186,6 +186,10 @@ class Granting {
     std::optional<int> ring;      // its number in the client
   };
 
+  // TryAcquire, once it is known what the client executes if it hangs on that.
+  void LookAndTry(Session& session, const v1::AcquireRequest& request,
+                  Company company,
+                  std::optional<Remains::Clock::time_point> until);
   // Takes it, refuses it, or waits for quota to come back: until `until`, or as
   // long as the first attempt may.
   void TryAcquire(Session& session, const v1::AcquireRequest& request,
@@ -236,9 +240,15 @@ class Granting {
 
   // Whether it is known by now, if it need not be read each time.
   bool KnowsEnough(const Session& session) const;
+  // Of a user's processes, the sessions of each.
+  using Processes = std::vector<std::vector<uint64_t>>;
+  // What was known once of those who hold grants counts no more where it has to
+  // be looked at; of each user, those.
+  std::vector<Processes> ForgetExecutables();
   struct Learning;
-  void LearnNext(std::shared_ptr<Learning> learning,
-                 std::vector<uint64_t> sessions);
+  // `processes` are what is left of a user.
+  void LearnNext(const std::shared_ptr<Learning>& learning,
+                 Processes processes);
 
   // One more, or one fewer, request of that session waits for the loader.
   void CountWaiting(uint64_t session, uid_t uid, int change);

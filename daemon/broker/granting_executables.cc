@@ -1,6 +1,7 @@
-// Granting, as far as it has to do with what clients execute: read anew for each
-// decision that hangs on it, and by nobody else.
+// Granting, as far as it has to do with what clients execute: read anew for
+// each decision that hangs on it, and by nobody else.
 
+#include <algorithm>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -42,25 +43,30 @@ void Granting::Look(Session& session,
   const uid_t uid = session.peer.subject.uid;
   CountWaiting(session.id, uid, 1);
   parts_.executables.Read(
-      session.peer.pidfd, uid, snapshot_->rules().executable_kinds(),
-      [this, uid, id = session.id,
-       then = std::move(then)](policy::ExecutableFacts facts) mutable {
+      session.peer.pidfd, uid,
+      snapshot_->rules().KindsOfExecutable(session.peer.subject),
+      [this, uid, id = session.id, then = std::move(then)](
+          absl::StatusOr<policy::ExecutableFacts> facts) mutable {
         CountWaiting(id, uid, -1);
         Session* looked_at = parts_.find_session(id);
         if (looked_at == nullptr) {
           then(Refuse(v1::REASON_SESSION_ENDED,
                       "the session ended while it was looked at"));
-          return;
+        } else if (!facts.ok()) {
+          then(facts.status());
+        } else {
+          looked_at->peer.subject.executable = *std::move(facts);
+          then(looked_at);
         }
-        looked_at->peer.subject.executable = std::move(facts);
-        then(looked_at);
       });
 }
 
-// Of one user after the other, so that who makes it hang holds up nobody else.
+// Of so many users at once, and of one process of each after the other: who
+// makes it hang holds up few others.
 struct Granting::Learning {
   absl::AnyInvocable<void()> done;
-  size_t users = 0;  // whose sessions are not all known yet
+  std::vector<Processes> users;  // that are not begun yet
+  size_t under_way = 0;
   EventLoop::Source deadline;
 
   void Finish() {
@@ -69,49 +75,82 @@ struct Granting::Learning {
   }
 };
 
-void Granting::LearnExecutables(absl::AnyInvocable<void()> done) {
-  absl::btree_map<uid_t, absl::btree_set<uint64_t>> sessions;
+std::vector<Granting::Processes> Granting::ForgetExecutables() {
+  absl::btree_map<uid_t, absl::btree_map<pid_t, absl::btree_set<uint64_t>>>
+      users;
   parts_.ledger.Select([&](const Grant& grant) {
-    const Session* session = parts_.find_session(grant.info.session());
-    if (session != nullptr && HasToLook(*session, grant.info.program())) {
-      sessions[grant.info.uid()].insert(session->id);
+    Session* session = parts_.find_session(grant.info.session());
+    if (session == nullptr || !HasToLook(*session, grant.info.program())) {
+      return false;
     }
+    session->peer.subject.executable = {};
+    session->peer.subject.executable.unknown = "it was not read in time";
+    users[grant.info.uid()][session->peer.pid].insert(session->id);
     return false;
   });
-  if (sessions.empty()) {
+  std::vector<Processes> list;
+  for (const auto& [uid, processes] : users) {
+    Processes& of_user = list.emplace_back();
+    for (const auto& [pid, sessions] : processes) {
+      of_user.emplace_back(sessions.begin(), sessions.end());
+    }
+  }
+  return list;
+}
+
+void Granting::LearnExecutables(absl::AnyInvocable<void()> done) {
+  std::vector<Processes> users = ForgetExecutables();
+  if (users.empty()) {
     done();
     return;
   }
   auto learning = std::make_shared<Learning>();
   learning->done = std::move(done);
-  learning->users = sessions.size();
-  learning->deadline = parts_.loop.Timer(
-      kLearnDeadline, [learning] { learning->Finish(); });
-  for (const auto& [uid, ids] : sessions) {
-    LearnNext(learning, {ids.begin(), ids.end()});
-  }
+  learning->users = std::move(users);
+  learning->deadline =
+      parts_.loop.Timer(kLearnDeadline, [learning] { learning->Finish(); });
+  learning->under_way = std::min(kLearnUsers, learning->users.size());
+  for (size_t i = learning->under_way; i > 0; --i) LearnNext(learning, {});
 }
 
-void Granting::LearnNext(std::shared_ptr<Learning> learning,
-                         std::vector<uint64_t> sessions) {
-  Session* next = nullptr;
-  while (next == nullptr && !sessions.empty() && learning->done) {
-    next = parts_.find_session(sessions.back());
-    sessions.pop_back();
+void Granting::LearnNext(const std::shared_ptr<Learning>& learning,
+                         Processes processes) {
+  if (processes.empty() && !learning->users.empty()) {
+    processes = std::move(learning->users.back());
+    learning->users.pop_back();
   }
-  if (next == nullptr) {
-    if (--learning->users == 0) learning->Finish();
+  if (processes.empty() || !learning->done) {
+    if (--learning->under_way == 0) learning->Finish();
     return;
   }
+  const std::vector<uint64_t> sessions = std::move(processes.back());
+  processes.pop_back();
+  // Not from within: what is answered at once would nest without end.
+  auto next = [this, learning, processes = std::move(processes)]() mutable {
+    parts_.loop.Post(
+        [this, learning, processes = std::move(processes)]() mutable {
+          LearnNext(learning, std::move(processes));
+        });
+  };
+  const auto living = std::find_if(
+      sessions.begin(), sessions.end(),
+      [this](uint64_t id) { return parts_.find_session(id) != nullptr; });
+  if (living == sessions.end()) {
+    next();
+    return;
+  }
+  const Peer& peer = parts_.find_session(*living)->peer;
   parts_.executables.Read(
-      next->peer.pidfd, next->peer.subject.uid,
-      snapshot_->rules().executable_kinds(),
-      [this, learning, id = next->id, sessions = std::move(sessions)](
-          policy::ExecutableFacts facts) mutable {
-        if (Session* session = parts_.find_session(id)) {
-          session->peer.subject.executable = std::move(facts);
+      peer.pidfd, peer.subject.uid,
+      snapshot_->rules().KindsOfExecutable(peer.subject),
+      [this, sessions, next = std::move(next)](
+          const absl::StatusOr<policy::ExecutableFacts>& facts) mutable {
+        for (const uint64_t id : sessions) {
+          Session* session = parts_.find_session(id);
+          if (session == nullptr || !facts.ok()) continue;
+          session->peer.subject.executable = *facts;
         }
-        LearnNext(learning, std::move(sessions));
+        next();
       });
 }
 

@@ -49,7 +49,7 @@ void Granting::AwaitRoom(const Session& session, const std::string& rule,
         } else if (ReasonOf(status) == v1::REASON_DAEMON_STOPPED) {
           company.answer(status);
         } else {
-          TryAcquire(*waiting, request, std::move(company), until);
+          LookAndTry(*waiting, request, std::move(company), until);
         }
       });
 }

@@ -48,8 +48,8 @@ absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
 // The same of a live process, whoever started it and whether or not it has a
 // connection; its label is not known. REASON_INVALID_ARGUMENT: there is none,
 // or /proc does not show it.
-absl::StatusOr<Peer> IdentifyProcess(
-    pid_t pid, const daemon::Mitigations& mitigations);
+absl::StatusOr<Peer> IdentifyProcess(pid_t pid,
+                                     const daemon::Mitigations& mitigations);
 
 // Whether the process of `pidfd` has not exited yet.
 bool IsAlive(const UniqueFd& pidfd);

@@ -120,8 +120,9 @@ class Service {
   // matters.
   template <typename Request, typename Reply>
   void WhenKnown(Session& session, const Request& request,
-                 absl::StatusOr<Reply> (Service::*handler)(
-                     const Session&, const Request&) const,
+                 absl::StatusOr<Reply> (Service::*handler)(const Session&,
+                                                           const Request&)
+                     const,
                  Answer<Reply> answer);
   absl::StatusOr<v1::ListReply> ListKnown(const Session& session,
                                           const v1::ListRequest& request) const;
@@ -186,12 +187,10 @@ void Service::WhenKnown(Session& session, const Request& request,
     return;
   }
   parts_.granting.Look(
-      session, [this, request, handler,
-                answer = std::move(answer)](
+      session, [this, request, handler, answer = std::move(answer)](
                    absl::StatusOr<Session*> looked) mutable {
-        answer(looked.ok()
-                   ? (this->*handler)(**looked, request)
-                   : absl::StatusOr<Reply>(looked.status()));
+        answer(looked.ok() ? (this->*handler)(**looked, request)
+                           : absl::StatusOr<Reply>(looked.status()));
       });
 }
 

@@ -132,9 +132,8 @@ absl::StatusOr<v1::ExplainReply> Service::ExplainCaller(
 void Service::ExplainProcess(Session& session,
                              const v1::ExplainRequest& request,
                              Answer<v1::ExplainReply> answer) {
-  absl::StatusOr<Peer> process =
-      IdentifyProcess(static_cast<pid_t>(request.pid()),
-                      parts_.granting.mitigations());
+  absl::StatusOr<Peer> process = IdentifyProcess(
+      static_cast<pid_t>(request.pid()), parts_.granting.mitigations());
   if (!process.ok()) {
     answer(process.status());
     return;
@@ -145,15 +144,21 @@ void Service::ExplainProcess(Session& session,
     return;
   }
   parts_.executables.Read(
-      process->pidfd, process->subject.uid, rules.executable_kinds(),
+      process->pidfd, process->subject.uid,
+      rules.KindsOfExecutable(process->subject),
       [this, request, id = session.id, subject = process->subject,
-       answer = std::move(answer)](policy::ExecutableFacts facts) mutable {
+       answer = std::move(answer)](
+          absl::StatusOr<policy::ExecutableFacts> facts) mutable {
         const Session* asking = parts_.find_session(id);
         if (asking == nullptr) {
           answer(Refuse(v1::REASON_SESSION_ENDED, "the session ended"));
           return;
         }
-        subject.executable = std::move(facts);
+        if (!facts.ok()) {
+          answer(facts.status());
+          return;
+        }
+        subject.executable = *std::move(facts);
         answer(ExplainSubject(*asking, request, subject));
       });
 }

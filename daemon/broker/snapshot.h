@@ -50,9 +50,7 @@ class Snapshot {
 
   // nullptr: no such program.
   const Program* Find(std::string_view name) const;
-  const Programs& programs() const {
-    return programs_;
-  }
+  const Programs& programs() const { return programs_; }
   const policy::Rules& rules() const { return rules_; }
   // The rule of that name, if it narrows parameters; else nullptr.
   const daemon::CompiledRule* FindNarrowing(const std::string& rule) const;

@@ -48,7 +48,7 @@ bool Children::HasPlaceFor(uint32_t owner) const {
 
 void Children::Start(Job job) {
   // A place may be free at once; a failure is answered by the next Collect.
-  if (waiting_.empty() && HasPlaceFor(job.owner) && Fork(job)) return;
+  if (HasPlaceFor(job.owner) && Fork(job)) return;
   waiting_.push_back(std::move(job));
 }
 
@@ -86,7 +86,10 @@ std::optional<Children::Clock::time_point> Children::NextDeadline() const {
       consider(child.deadline);
     }
   }
-  for (const Job& job : waiting_) consider(job.deadline);
+  for (const Job& job : waiting_) {
+    // Its place came free, or could not be used at first.
+    consider(HasPlaceFor(job.owner) ? Clock::now() : job.deadline);
+  }
   // Nothing tells of a killed child's end; look again now and then.
   if (unreaped) consider(Clock::now() + std::chrono::milliseconds(100));
   return next;
@@ -96,8 +99,7 @@ std::optional<Children::End> Children::Listen(Child& child,
                                               Clock::time_point now) {
   std::array<char, 4096> buffer;
   for (;;) {
-    const ssize_t length =
-        read(child.pipe.get(), buffer.data(), buffer.size());
+    const ssize_t length = read(child.pipe.get(), buffer.data(), buffer.size());
     if (length < 0 && errno == EINTR) continue;
     // To the end of the pipe: what it has to say may come in pieces.
     if (length == 0) return child.said.empty() ? End::kDied : End::kSaid;

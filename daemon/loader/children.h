@@ -1,5 +1,6 @@
 // Jobs that clients can hold up (they take clients' locks, or read clients'
-// files), each in a child of its own with a deadline: the loader waits for none.
+// files), each in a child of its own with a deadline: the loader waits for
+// none.
 
 #ifndef DAEMON_LOADER_CHILDREN_H_
 #define DAEMON_LOADER_CHILDREN_H_
@@ -56,7 +57,8 @@ class Children {
 
   // Begins it as soon as there is a place. Collect answers for its id, at the
   // latest when the deadline is past. Other threads of the process must hold no
-  // locks but malloc's, which glibc keeps whole over fork(2): the work allocates.
+  // locks but malloc's, which glibc keeps whole over fork(2): the work
+  // allocates.
   void Start(Job job);
 
   // Adds what poll(2) has to watch for Collect to have something to do.

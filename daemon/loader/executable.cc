@@ -14,9 +14,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <iterator>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,11 +31,16 @@
 namespace bpfgrant::daemon {
 namespace {
 
-// File systems of which no user can be the server, whoever mounted them.
-constexpr long kOfTheKernels[] = {
-    EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,    F2FS_SUPER_MAGIC,
-    TMPFS_MAGIC,      SQUASHFS_MAGIC,  EROFS_SUPER_MAGIC_V1,
+// File systems whose files are not written while they are executed, and that no
+// user serves.
+constexpr long kTrusted[] = {
+    EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+    F2FS_SUPER_MAGIC, SQUASHFS_MAGIC,  EROFS_SUPER_MAGIC_V1,
 };
+
+// More than a tick, by which the kernel counts a file's times: a file that was
+// changed so long ago shows it when it is changed again.
+constexpr auto kTick = std::chrono::milliseconds(50);
 
 absl::Status Errno(absl::string_view what) {
   return absl::InternalError(absl::StrCat(what, ": ", std::strerror(errno)));
@@ -74,10 +79,10 @@ absl::StatusOr<UniqueFd> OpenToRead(const UniqueFd& file,
   struct statfs system {};
   if (fstatfs(file.get(), &system) < 0) return Errno("its file system");
   if (mitigations.executable_filesystem &&
-      std::find(std::begin(kOfTheKernels), std::end(kOfTheKernels),
-                system.f_type) == std::end(kOfTheKernels)) {
+      std::find(std::begin(kTrusted), std::end(kTrusted), system.f_type) ==
+          std::end(kTrusted)) {
     return absl::InternalError(
-        "it is on a file system whose server could have two contents for it");
+        "it is on a file system on which it could change while it is executed");
   }
   UniqueFd readable(open(OwnLink(file).c_str(), O_RDONLY | O_CLOEXEC));
   if (!readable.valid()) return Errno("reading it");
@@ -167,24 +172,69 @@ ExecutableReply Unknown(const absl::Status& why) {
   return nothing;
 }
 
-}  // namespace
+// Which file it is, and in which state.
+struct State {
+  dev_t device = 0;
+  ino_t number = 0;
+  off_t size = 0;
+  std::chrono::nanoseconds changed{0};  // of its bytes or its inode
+  bool operator==(const State&) const = default;
+};
 
-ExecutableReply ReadExecutable(const ExecutableRequest& wanted, int pidfd,
-                               const Mitigations& mitigations) {
+absl::StatusOr<State> StateOf(const UniqueFd& file) {
+  struct stat status {};
+  if (fstat(file.get(), &status) < 0) return Errno("fstat");
+  return State{status.st_dev, status.st_ino, status.st_size,
+               std::chrono::seconds(status.st_ctim.tv_sec) +
+                   std::chrono::nanoseconds(status.st_ctim.tv_nsec)};
+}
+
+// The file that the process executes at this moment.
+absl::StatusOr<UniqueFd> OpenExecutable(int pidfd) {
   const absl::Status gone = absl::InternalError("the process is gone");
   const std::optional<pid_t> pid = PidOf(pidfd);
-  if (!pid.has_value()) return Unknown(gone);
-  const UniqueFd file(
+  if (!pid.has_value()) return gone;
+  UniqueFd file(
       open(absl::StrCat("/proc/", *pid, "/exe").c_str(), O_PATH | O_CLOEXEC));
   const absl::Status opened =
       file.valid() ? absl::OkStatus() : Errno("/proc/PID/exe");
   // Until now the number was that process's.
-  if (!IsAlive(pidfd)) return Unknown(gone);
-  if (!opened.ok()) return Unknown(opened);
+  if (!IsAlive(pidfd)) return gone;
+  if (!opened.ok()) return opened;
+  return file;
+}
+
+bool ChangedJustNow(const State& state) {
+  return std::chrono::system_clock::now().time_since_epoch() - state.changed <
+         kTick;
+}
+
+// Whether the process executes the same file still, unchanged.
+bool IsStill(const State& state, int pidfd) {
+  const auto now = OpenExecutable(pidfd);
+  if (!now.ok()) return false;
+  const auto then = StateOf(*now);
+  return then.ok() && *then == state;
+}
+
+}  // namespace
+
+ExecutableReply ReadExecutable(const ExecutableRequest& wanted, int pidfd,
+                               const Mitigations& mitigations) {
+  const absl::StatusOr<UniqueFd> file = OpenExecutable(pidfd);
+  if (!file.ok()) return Unknown(file.status());
+  const absl::StatusOr<State> before = StateOf(*file);
+  if (!before.ok()) return Unknown(before.status());
+  const bool digests = wanted.sha256() || wanted.fsverity();
+  if (digests && ChangedJustNow(*before)) {
+    return Unknown(absl::InternalError("it was changed just now"));
+  }
   ExecutableReply facts;
-  if (wanted.path()) AddPath(file, mitigations, facts);
-  if (wanted.sha256() || wanted.fsverity()) {
-    AddDigests(wanted, file, mitigations, facts);
+  if (wanted.path()) AddPath(*file, mitigations, facts);
+  if (digests) AddDigests(wanted, *file, mitigations, facts);
+  if (!IsStill(*before, pidfd)) {
+    return Unknown(absl::InternalError(
+        "the process executed another file meanwhile, or it was changed"));
   }
   return facts;
 }

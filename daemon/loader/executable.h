@@ -19,9 +19,14 @@ inline constexpr size_t kMaxExecutableBytes = size_t{1} << 30;
 //
 // The path is known if it leads this process to the very file: not of a file
 // that was replaced or deleted, nor of one that the client's mount namespace
-// alone has there. Digests are known where the kernel itself has what is in
-// the file, so that what is read is what is executed (kept from being written
-// as long as it is): on ext4, xfs, btrfs, f2fs, erofs, squashfs and tmpfs.
+// alone has there. Digests are known on file systems where an executable that
+// runs is kept from being written, and that no user serves: ext4, xfs, btrfs,
+// f2fs, erofs, squashfs. (On tmpfs a registered buffer of io_uring's writes it
+// all the same; Linux 6.11 and early 6.12 let anybody write.) Only fs-verity
+// binds what is executed.
+//
+// Nothing is known if the process executed another file meanwhile, or the file
+// was changed just before or meanwhile.
 //
 // May wait for a client who serves the file system, and die of a file that
 // shrinks: for a child (children.h).

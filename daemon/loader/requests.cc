@@ -287,11 +287,11 @@ absl::Status Requests::OnDismiss(uint64_t id, const DismissRequest& request) {
 absl::Status Requests::OnExecutable(uint64_t id,
                                     const ExecutableRequest& request,
                                     UniqueFd pidfd) {
+  if (IsLate(request.until_ns())) return SendRefusal(id, TooBusy());
   Children::Job job;
   job.id = id;
   job.owner = request.owner();
-  job.deadline =
-      Children::Clock::time_point(std::chrono::nanoseconds(request.until_ns()));
+  job.deadline = Children::Clock::now() + kAttachDeadline;
   job.fds.push_back(std::move(pidfd));
   job.work = [request, mitigations = options_.mitigations](
                  const std::vector<UniqueFd>& fds) {
@@ -305,16 +305,19 @@ absl::Status Requests::OnExecutable(uint64_t id,
 absl::Status Requests::AnswerExecutables() {
   for (const Children::Result& result : executables_.Collect()) {
     LoaderReply reply;
-    reply.set_id(result.id);
     ExecutableReply& facts = *reply.mutable_executable();
-    if (result.end != Children::End::kSaid ||
-        !facts.ParseFromString(result.said)) {
+    absl::Status status;
+    if (result.end == Children::End::kTooLate ||
+        result.end == Children::End::kNotBegun) {
+      status = Refuse(v1::REASON_BUSY,
+                      "what the process executes could not be read in time");
+    } else if (result.end == Children::End::kDied ||
+               !facts.ParseFromString(result.said)) {
       facts.Clear();
-      facts.set_unknown(result.end == Children::End::kTooLate
-                            ? "reading it took too long"
-                            : "who read it ended without a word");
+      facts.set_unknown("who read it ended without a word");
     }
-    if (auto sent = broker_.Send(std::move(reply), {}); !sent.ok()) return sent;
+    auto sent = Answer(result.id, status, std::move(reply));
+    if (!sent.ok()) return sent;
   }
   return absl::OkStatus();
 }

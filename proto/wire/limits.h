@@ -87,8 +87,10 @@ inline constexpr uint32_t kDefaultGrantsPerSession = 256;
 // How long the broker waits.
 inline constexpr std::chrono::milliseconds kLoadDeadline{10'000};
 inline constexpr std::chrono::milliseconds kAttachDeadline{2'000};
-// Of a reload that asks what all who hold grants execute.
-inline constexpr std::chrono::milliseconds kLearnDeadline{10'000};
+// Of a reload that asks what all who hold grants execute, of so many users at
+// once.
+inline constexpr std::chrono::milliseconds kLearnDeadline{30'000};
+inline constexpr size_t kLearnUsers = 16;
 // Making or removing the link between a loop and a ring, alone: meanwhile no
 // other loop on the machine can be attached or detached. The client that holds
 // it up for so long is killed; if that was not enough, each process of its user

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -46,13 +47,16 @@ class ChildrenTest : public ::testing::Test {
         patience);
   }
   static std::string Word() { return "word"; }
-  // Until all are answered, or `id` is.
+  // Until all are answered, or `id` is; looking as seldom as it may.
   std::map<uint64_t, Children::Result> Wait(uint64_t id = 0) {
     std::map<uint64_t, Children::Result> results;
     while (children_.pending() > 0 && !results.contains(id)) {
       std::vector<pollfd> polled;
       children_.AddTo(polled);
-      poll(polled.data(), polled.size(), 10);
+      const auto left = std::chrono::ceil<milliseconds>(
+          children_.NextDeadline().value() - Children::Clock::now());
+      poll(polled.data(), polled.size(),
+           static_cast<int>(std::max<int64_t>(left.count(), 0)));
       for (Children::Result& result : children_.Collect()) {
         EXPECT_TRUE(results.emplace(result.id, result).second) << result.id;
       }

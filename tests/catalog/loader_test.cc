@@ -169,14 +169,14 @@ class LoaderTest : public ::testing::Test {
   std::vector<char> buffer_ = std::vector<char>(kMaxFrameBytes);
 };
 
-TEST_F(LoaderTest, LoadsBothTypesWithTwoCapabilities) {
+TEST_F(LoaderTest, LoadsBothTypesWithThreeCapabilities) {
   Begin();
   std::ifstream status(absl::StrCat("/proc/", loader_, "/status"));
   const std::string text{std::istreambuf_iterator<char>(status), {}};
-  // CAP_PERFMON is 38, CAP_BPF 39.
+  // CAP_PERFMON is 38, CAP_BPF 39, CAP_SYS_PTRACE 19.
   for (const char* line :
-       {"CapInh:\t0000000000000000", "CapPrm:\t000000c000000000",
-        "CapEff:\t000000c000000000", "CapBnd:\t0000000000000000",
+       {"CapInh:\t0000000000000000", "CapPrm:\t000000c000080000",
+        "CapEff:\t000000c000080000", "CapBnd:\t0000000000000000",
         "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line << " in\n" << text;
   }

@@ -157,7 +157,7 @@ TEST_F(ExecutablesTest, ALoaderThatKeepsSilentIsNotWaitedForLong) {
   Start(With({AllowServer()}));
   SetMode(Mode::kSilent);
   RawPeer peer = Open();
-  EXPECT_EQ(peer.Acquire().reason(), v1::REASON_DENIED_BY_DEFAULT);
+  EXPECT_EQ(peer.Acquire().reason(), v1::REASON_BUSY);
 }
 
 TEST_F(ExecutablesTest, ASessionThatEndsMeanwhileGetsNothing) {
@@ -217,6 +217,19 @@ TEST_F(ExecutablesTest, AnEnforcedReloadLooksAtThoseWhoHoldGrants) {
   });
   EXPECT_EQ(administrator.Call(EnforceFrame()).frame.reload().revoked(), 0u);
   Execute("/bin/sh");
+  EXPECT_EQ(administrator.Call(EnforceFrame()).frame.reload().revoked(), 1u);
+}
+
+TEST_F(ExecutablesTest, AnEnforcedReloadDoesNotTrustWhatWasKnownOnce) {
+  Start(With({AllowServer()}));
+  Execute("/usr/bin/server");
+  RawPeer peer = Open();
+  ASSERT_TRUE(peer.Acquire().frame.has_acquire());
+  RawPeer administrator = Open();
+  broker().Ask([](Parts& parts) {
+    parts.scripted.next = Catalog({TestProgram()}, {AllowServer()});
+  });
+  SetMode(Mode::kSilent);
   EXPECT_EQ(administrator.Call(EnforceFrame()).frame.reload().revoked(), 1u);
 }
 
