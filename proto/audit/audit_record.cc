@@ -76,7 +76,7 @@ v1::Reason ParseReason(absl::string_view name) {
 
 // One field that is text: how it is read off a record and put there.
 struct TextField {
-  absl::string_view name;
+  const char* name;
   const std::string& (*get)(const Record&);
   std::string* (*set)(Record&);
 };
@@ -118,7 +118,7 @@ constexpr TextField kTextFields[] = {
 
 // Likewise, of numbers. 0 is none, but of what names a process.
 struct NumberField {
-  absl::string_view name;
+  const char* name;
   bool who;
   uint64_t (*get)(const Record&);
   void (*set)(Record&, uint64_t);
