@@ -2,7 +2,6 @@
 
 #include <cstring>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "daemon/loader/target.h"

@@ -93,7 +93,7 @@ absl::StatusOr<std::string> DigestOf(const UniqueFd& file) {
   struct stat status {};
   if (fstat(file.get(), &status) < 0) return Errno("fstat");
   const auto size = static_cast<size_t>(status.st_size);
-  if (size == 0 || size > kMaxExecutableBytes) {
+  if (size > kMaxExecutableBytes) {
     return absl::InternalError(
         absl::StrCat("it has ", size, " bytes, more than the ",
                      kMaxExecutableBytes, " that are read for a digest"));

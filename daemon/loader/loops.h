@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "daemon/loader/admission.h"
+#include "daemon/loader/children.h"
 #include "daemon/loader/loop_child.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/limits.h"
@@ -31,10 +32,9 @@ class Loops {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Children at once, and of one owner; those included that were killed and are
-  // not gone yet.
-  static constexpr size_t kMaxChildren = 64;
-  static constexpr size_t kMaxChildrenOfOwner = 4;
+  // Of these, as many as there may be of others.
+  static constexpr size_t kMaxChildren = Children::kMaxChildren;
+  static constexpr size_t kMaxChildrenOfOwner = Children::kMaxChildrenOfOwner;
 
   explicit Loops(const Mitigations& mitigations) : mitigations_(mitigations) {}
   // Kills the children and does not wait for them. Links that are left end with
