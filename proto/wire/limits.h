@@ -109,6 +109,21 @@ inline constexpr std::chrono::milliseconds kRoomDeadline{1'000};
 // From Acquire over gRPC to Claim.
 inline constexpr std::chrono::milliseconds kClaimDeadline{30'000};
 
+// D-Bus. Calls under way, of all and of one user: each may wait for polkit, and
+// that for a person.
+inline constexpr size_t kMaxBusCalls = 64;
+inline constexpr size_t kMaxBusCallsPerUser = 8;
+// For polkit's answer: of a call that may ask a person, and of any other.
+inline constexpr std::chrono::milliseconds kAskDeadline{120'000};
+inline constexpr std::chrono::milliseconds kPolkitDeadline{5'000};
+
+// What outlives the daemon. A record of the ledger's file. Bytes.
+inline constexpr size_t kMaxRecordBytes = 4096;
+// fds that the service manager keeps: FileDescriptorStoreMax= of its unit.
+inline constexpr size_t kMaxStoredFds = 32768;
+// For the clients of a daemon that was restarted to say what they wait for.
+inline constexpr std::chrono::milliseconds kResumeDeadline{60'000};
+
 // The audit trail. Records that wait for the journal.
 inline constexpr size_t kMaxQueuedRecords = 16384;
 // One user's, at once and each second after that: of grants (two each), and of
