@@ -60,18 +60,48 @@ absl::Status Channel::Send(v1::ClientFrame& frame, absl::Span<const int> fds,
         "this is another process than the one that connected; connect again");
   }
   frame.set_request(++last_request_);
-  const std::string bytes = frame.SerializeAsString();
-  if (bytes.size() > kMaxFrameBytes) {
+  Request request{frame.SerializeAsString(), {fds.begin(), fds.end()}};
+  if (request.bytes.size() > kMaxFrameBytes) {
     return absl::InvalidArgumentError("the request is too large");
   }
+  const absl::Status status = SendBytes(request, until);
+  if (status.ok() && !opening_ && !frame.has_resume()) {
+    unanswered_.emplace(frame.request(), std::move(request));
+  }
+  return status;
+}
+
+absl::Status Channel::SendBytes(const Request& request,
+                                Clock::time_point until) {
   // Effective ids: what the kernel noted at connect(2).
   const Credentials self{getpid(), geteuid(), getegid()};
   for (;;) {
-    const absl::Status status = SendPacket(socket_.get(), bytes, fds, self);
+    const absl::Status status =
+        SendPacket(socket_.get(), request.bytes, request.fds, self);
     if (absl::IsOutOfRange(status)) return GoneBecause();
     if (!absl::IsUnavailable(status)) return status;
     if (absl::Status wait = Wait(POLLOUT, until); !wait.ok()) return wait;
   }
+}
+
+void Channel::OnResumed(const v1::Resumed& resumed) {
+  const std::map<uint64_t, Request> again = unanswered_;
+  v1::ClientFrame frame;
+  frame.mutable_resume()->set_restart(resumed.restart());
+  for (const auto& [number, request] : again) {
+    if (frame.resume().pending_size() == static_cast<int>(kMaxResent)) break;
+    frame.mutable_resume()->add_pending(number);
+  }
+  const auto until = Clock::now() + timeout_;
+  absl::Status status = Send(frame, {}, until);
+  for (const uint64_t number : frame.resume().pending()) {
+    if (status.ok()) status = SendBytes(again.at(number), until);
+  }
+  // A connection on which that does not go is of no more use.
+  if (!status.ok()) Gone().IgnoreError();
+  v1::Event event;
+  event.set_type(v1::Event::TYPE_RESUMED);
+  Deliver(event);
 }
 
 absl::Status Channel::GoneBecause() {
@@ -108,6 +138,7 @@ absl::StatusOr<Channel::Reply> Channel::ReceiveOne() {
     return absl::InternalError("bpfgrantd sent a frame that does not parse");
   }
   reply.fds = std::move(packet->fds);
+  unanswered_.erase(reply.frame.request());
   return reply;
 }
 
@@ -125,6 +156,10 @@ void Channel::Deliver(const v1::Event& event) {
 }
 
 bool Channel::TakeUnasked(const v1::ServerFrame& frame) {
+  if (frame.has_resumed()) {
+    OnResumed(frame.resumed());
+    return true;
+  }
   if (frame.has_event()) {
     Deliver(frame.event());
     return true;
@@ -165,7 +200,11 @@ absl::StatusOr<Channel::Reply> Channel::Call(
   }
   for (;;) {
     absl::StatusOr<Reply> reply = Receive(until);
-    if (!reply.ok()) return reply;
+    if (!reply.ok()) {
+      // Its fds are the caller's, who waits no more.
+      unanswered_.erase(frame.request());
+      return reply;
+    }
     const v1::ServerFrame& answer = reply->frame;
     // Id 0 with a refusal: we were turned away before we could say anything.
     if (answer.has_refusal() &&

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -68,8 +70,18 @@ class Channel {
   int fd() const { return socket_.get(); }
 
  private:
+  // A request that was sent and not answered yet.
+  struct Request {
+    std::string bytes;
+    std::vector<int> fds;  // the caller's
+  };
+
   absl::Status Send(v1::ClientFrame& frame, absl::Span<const int> fds,
                     Clock::time_point until);
+  absl::Status SendBytes(const Request& request, Clock::time_point until);
+  // The daemon was restarted, and what it had not answered is lost: it is sent
+  // again.
+  void OnResumed(const v1::Resumed& resumed);
   // The next packet that is not an event.
   absl::StatusOr<Reply> Receive(Clock::time_point until);
   absl::StatusOr<Reply> ReceiveOne();
@@ -90,6 +102,7 @@ class Channel {
   std::chrono::milliseconds timeout_;
   std::vector<char> buffer_;
   uint64_t last_request_ = 0;
+  std::map<uint64_t, Request> unanswered_;  // by number
   v1::HelloReply session_;
   std::function<void(const v1::Event&)> on_event_;
   // Why each grant ended; unspecified: it lives.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -94,25 +95,9 @@ absl::StatusOr<Reply> ReadPages(Ask ask) {
   return all;
 }
 
-}  // namespace
+constexpr std::chrono::milliseconds kConnectAgain{50};
 
-Connection::Connection(std::shared_ptr<Channel> channel)
-    : channel_(std::move(channel)) {}
-Connection::Connection(Connection&&) noexcept = default;
-
-Connection& Connection::operator=(Connection&& other) noexcept {
-  if (this == &other) return *this;
-  // The old session ends even if grants of it are still held.
-  if (channel_ != nullptr) channel_->Close();
-  channel_ = std::move(other.channel_);
-  return *this;
-}
-
-Connection::~Connection() {
-  if (channel_ != nullptr) channel_->Close();
-}
-
-absl::StatusOr<Connection> Connection::Connect(Options options) {
+absl::StatusOr<UniqueFd> ConnectTo(const Connection::Options& options) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (options.path.size() >= sizeof(address.sun_path)) {
@@ -153,7 +138,40 @@ absl::StatusOr<Connection> Connection::Connect(Options options) {
       !status.ok()) {
     return status;
   }
-  return FromSocket(std::move(socket), std::move(options));
+  return socket;
+}
+
+}  // namespace
+
+Connection::Connection(std::shared_ptr<Channel> channel)
+    : channel_(std::move(channel)) {}
+Connection::Connection(Connection&&) noexcept = default;
+
+Connection& Connection::operator=(Connection&& other) noexcept {
+  if (this == &other) return *this;
+  // The old session ends even if grants of it are still held.
+  if (channel_ != nullptr) channel_->Close();
+  channel_ = std::move(other.channel_);
+  return *this;
+}
+
+Connection::~Connection() {
+  if (channel_ != nullptr) channel_->Close();
+}
+
+absl::StatusOr<Connection> Connection::Connect(Options options) {
+  const auto until = Channel::Clock::now() + options.timeout;
+  for (;;) {
+    absl::StatusOr<UniqueFd> socket = ConnectTo(options);
+    if (!socket.ok()) return socket.status();
+    auto connection = FromSocket(*std::move(socket), options);
+    // A daemon that was restarted while it said Hello is there again soon.
+    if (!absl::IsUnavailable(connection.status()) ||
+        Channel::Clock::now() + kConnectAgain > until) {
+      return connection;
+    }
+    std::this_thread::sleep_for(kConnectAgain);
+  }
 }
 
 absl::StatusOr<Connection> Connection::FromSocket(UniqueFd socket,

@@ -56,7 +56,8 @@ int ThreadCount() {
 void BlockSignals() {
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int number : {SIGHUP, SIGTERM, SIGINT, SIGCHLD, SIGPIPE}) {
+  for (const int number :
+       {SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGCHLD, SIGPIPE}) {
     sigaddset(&signals, number);
   }
   sigprocmask(SIG_BLOCK, &signals, nullptr);
@@ -70,13 +71,15 @@ int RunLoaderProcess(UniqueFd socket, const Options& options, Sockets sockets,
   // Clients' connections are no business of this process.
   sockets.broker.reset();
   sockets.control.reset();
+  sockets.brokers.clear();
   LoaderOptions loader;
   loader.catalog_directories = options.catalog_directories;
   loader.policy_directories = options.policy_directories;
   loader.key_directories = options.key_directories;
   loader.admission_files = options.admission_files;
   loader.mitigations = mitigations;
-  const int code = RunLoader(std::move(socket), loader);
+  const int code =
+      RunLoader(std::move(socket), loader, std::move(sockets.loaders));
   // The broker could not: the directory is root's.
   RemoveSockets(sockets);
   return code;
@@ -87,6 +90,7 @@ broker::BrokerOptions ToBrokerOptions(const Options& options, Sockets& sockets,
   broker::BrokerOptions broker;
   broker.broker_listener = std::move(sockets.broker);
   broker.control_listener = std::move(sockets.control);
+  broker.found = std::move(sockets.brokers);
   broker.uid = options.broker_uid;
   broker.gid = options.broker_gid;
   broker.administrator_group = options.administrator_group;
@@ -163,6 +167,8 @@ int Run(int argc, char** argv, Mitigations mitigations) {
                            mitigations));
   }
   loader_end.reset();
+  // Loops' links among them: not this process's to have.
+  sockets->loaders.clear();
   SetUpLog("bpfgrantd", options.verbose);
   broker::BrokerOptions broker =
       ToBrokerOptions(options, *sockets, mitigations);

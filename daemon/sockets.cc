@@ -10,10 +10,14 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/stored_names.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -26,9 +30,26 @@ absl::Status Failed(absl::string_view what) {
   return absl::InternalError(absl::StrCat(what, ": ", std::strerror(errno)));
 }
 
-absl::StatusOr<Sockets> Adopt(int count) {
+// Whether it came out of the store; then it is in `sockets`.
+bool TakeStored(int fd, const std::string& name, Sockets& sockets) {
+  switch (WhoStored(name)) {
+    case StoredBy::kBroker:
+      sockets.brokers.emplace(name, UniqueFd(fd));
+      return true;
+    case StoredBy::kLoader:
+      sockets.loaders.emplace(name, UniqueFd(fd));
+      return true;
+    case StoredBy::kNobody:
+      break;
+  }
+  return false;
+}
+
+absl::StatusOr<Sockets> Adopt(int count,
+                              const std::vector<std::string>& names) {
   Sockets sockets;
   for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; ++fd) {
+    if (TakeStored(fd, names[fd - SD_LISTEN_FDS_START], sockets)) continue;
     if (sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, nullptr, 0) > 0) {
       sockets.broker.reset(fd);
     } else if (sd_is_socket_unix(fd, SOCK_STREAM, 1, nullptr, 0) > 0) {
@@ -103,12 +124,19 @@ absl::StatusOr<UniqueFd> Bind(const UniqueFd& directory, const char* name,
 
 absl::StatusOr<Sockets> OpenSockets(const std::string& runtime_directory,
                                     const Mitigations& mitigations) {
-  const int passed = sd_listen_fds(/*unset_environment=*/1);
+  char** given = nullptr;
+  const int passed = sd_listen_fds_with_names(/*unset_environment=*/1, &given);
   if (passed < 0) {
     return absl::InternalError(
         absl::StrCat("sd_listen_fds: ", std::strerror(-passed)));
   }
-  if (passed > 0) return Adopt(passed);
+  std::vector<std::string> names;
+  for (int i = 0; i < passed; ++i) {
+    names.emplace_back(given[i]);
+    free(given[i]);
+  }
+  free(given);
+  if (passed > 0) return Adopt(passed, names);
   Sockets sockets;
   absl::StatusOr<UniqueFd> directory = OpenDirectory(runtime_directory);
   if (!directory.ok()) return directory.status();

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "daemon/fd_store.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
 
@@ -20,6 +21,8 @@ struct Sockets {
   UniqueFd lock;
   UniqueFd directory;
   bool bound = false;  // ours to remove at the end
+  // What an earlier daemon left in the service manager's store: each process's.
+  StoredFds brokers, loaders;
 };
 
 // Adopts what systemd passed (sd_listen_fds(3)), else binds broker.sock and

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/broker/location.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
@@ -34,6 +35,7 @@ Acceptor::Acceptor(Parts parts, UniqueFd listener)
                         parts_.granting,
                         parts_.watchers,
                         unread_fds_,
+                        parts_.keeping,
                         parts_.mitigations,
                         absl::MakeSpan(buffer_),
                         [this](uint64_t id) { return Find(id); },
@@ -77,12 +79,16 @@ Connection* Acceptor::Find(uint64_t id) {
   return found == connections_.end() ? nullptr : found->second.get();
 }
 
+Session* Acceptor::FindSession(uint64_t id) {
+  Connection* connection = Find(id);
+  return connection == nullptr ? nullptr : &connection->session();
+}
+
 Session* Acceptor::FindByToken(std::string_view token) {
   const auto found =
       by_token_.find(absl::string_view(token.data(), token.size()));
   if (found == by_token_.end()) return nullptr;
-  Connection* connection = Find(found->second);
-  return connection == nullptr ? nullptr : &connection->session();
+  return FindSession(found->second);
 }
 
 void Acceptor::OnReadable() {
@@ -151,21 +157,41 @@ void Acceptor::Admit(UniqueFd socket) {
     TurnAway(socket, peer.status());
     return;
   }
-  ++of_user;
   used_nonce_ = peer->needs_nonce;
-  const bool administrator = IsAdministrator(peer->subject);
-  const uint64_t id = next_id_++;
-  auto connection =
-      std::make_unique<Connection>(connection_parts_, id, std::move(socket),
-                                   *std::move(peer), administrator);
-  Connection* started = connection.get();
-  connections_.emplace(id, std::move(connection));
-  started->Start();
+  LedgerFile* file = parts_.keeping.file();
+  const uint64_t id = file == nullptr ? next_id_++ : file->NextSession();
+  Enter(id, std::move(socket), *std::move(peer))->Start();
   if (parts_.mitigations.handshake_deadline) {
     handshakes_.emplace_back(
         std::chrono::steady_clock::now() + parts_.limits.handshake, id);
     WatchHandshakes();
   }
+}
+
+Connection* Acceptor::Enter(uint64_t id, UniqueFd socket, Peer peer) {
+  ++of_user_[peer.subject.uid];
+  const bool administrator = IsAdministrator(peer.subject);
+  auto connection = std::make_unique<Connection>(
+      connection_parts_, id, std::move(socket), std::move(peer), administrator);
+  Connection* entered = connection.get();
+  connections_.emplace(id, std::move(connection));
+  return entered;
+}
+
+Session* Acceptor::Restore(const daemon::SessionRecord& record,
+                           LedgerFile::Place place, UniqueFd socket,
+                           UniqueFd pidfd) {
+  absl::StatusOr<Peer> peer = IdentifyAgain(
+      socket.get(), std::move(pidfd), parts_.identify, parts_.mitigations);
+  if (!peer.ok()) return nullptr;
+  if (record.has_cgroup()) {
+    peer->subject.location = LocateAgain(record.cgroup(), parts_.mitigations);
+  }
+  Connection* connection =
+      Enter(record.session(), std::move(socket), *std::move(peer));
+  connection->Resume(record.token(), place, parts_.keeping.file()->restarts());
+  if (Find(record.session()) == nullptr) return nullptr;
+  return &connection->session();
 }
 
 bool Acceptor::IsAdministrator(const policy::Subject& subject) const {
@@ -210,7 +236,8 @@ void Acceptor::OnHandshakeDeadline() {
 void Acceptor::OnOver(uint64_t id) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
-  const Session& session = found->second->session();
+  Session& session = found->second->session();
+  parts_.keeping.Forget(session);
   if (!session.token.empty()) by_token_.erase(session.token);
   Leave(session.peer.subject.uid);
   over_.push_back(std::move(found->second));

@@ -36,6 +36,7 @@ class Acceptor {
     Service& service;
     Granting& granting;
     Watchers& watchers;
+    Keeping& keeping;
     const daemon::Mitigations& mitigations;
     AcceptLimits limits;
     IdentifyBy identify;
@@ -50,8 +51,16 @@ class Acceptor {
   // Accepts nobody any more and ends all sessions, telling each.
   void Stop();
 
+  // Takes up a session that an earlier broker had opened and kept under
+  // `record`. nullptr: its process is gone, or it cannot be told any more who
+  // it is. Before Start.
+  Session* Restore(const daemon::SessionRecord& record, LedgerFile::Place place,
+                   UniqueFd socket, UniqueFd pidfd);
+
   // nullptr: no such session (any more).
   Connection* Find(uint64_t id);
+  // Its session; nullptr: likewise.
+  Session* FindSession(uint64_t id);
   // The open session with that token; nullptr: none.
   Session* FindByToken(std::string_view token);
   size_t size() const { return connections_.size(); }
@@ -63,6 +72,7 @@ class Acceptor {
   bool AcceptOne();
   void Admit(UniqueFd socket);
   void TurnAway(const UniqueFd& socket, const absl::Status& status);
+  Connection* Enter(uint64_t id, UniqueFd socket, Peer peer);
   bool IsAdministrator(const policy::Subject& subject) const;
   void WatchHandshakes();
   void OnHandshakeDeadline();

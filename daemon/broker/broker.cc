@@ -18,11 +18,13 @@
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
 #include "daemon/broker/journal.h"
+#include "daemon/broker/keeping.h"
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
 #include "daemon/broker/privileges.h"
 #include "daemon/broker/remains.h"
+#include "daemon/broker/resumption.h"
 #include "daemon/broker/service.h"
 #include "daemon/broker/snapshot.h"
 #include "daemon/broker/tracer.h"
@@ -37,6 +39,8 @@ namespace {
 constexpr size_t kReservedFds = 1024;
 // fds of one session in this process: its socket and its pidfd.
 constexpr size_t kFdsPerSession = 2;
+// For what is queued to reach the service manager before the end.
+constexpr std::chrono::milliseconds kLeaveDeadline{2'000};
 
 size_t FdLimit() {
   rlimit limit{};
@@ -56,6 +60,8 @@ class Broker {
         fd_limit_(FdLimit()),
         loop_(loop),
         loader_(loader),
+        keeping_(loop_, daemon::FdStore::FromEnvironment(),
+                 std::move(options_.found)),
         gates_(std::move(gates)),
         tracer_(MapTracer(ready)),
         steps_(MapSteps(ready)),
@@ -71,23 +77,28 @@ class Broker {
                  journal_.Write(std::move(record));
                }),
         granting_({loop_, loader_, gates_, pool_, ledger_, remains_, watchers_,
-                   audit_, executables_, options_.mitigations,
+                   audit_, executables_, keeping_, options_.mitigations,
                    options_.grants_per_session,
-                   [this](uint64_t id) { return FindSession(id); }}),
+                   [this](uint64_t id) { return acceptor_.FindSession(id); }}),
         rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
                     steps_.has_value() ? &*steps_ : nullptr}),
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, audit_,
                   granting_, executables_, grace_period_, rotations_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
                   [this](bool reloading) { NotifyReload(reloading); },
-                  [this](uint64_t id) { return FindSession(id); },
+                  [this](uint64_t id) { return acceptor_.FindSession(id); },
                   tracer_.get()}),
-        acceptor_({loop_, service_, granting_, watchers_, options_.mitigations,
-                   FitToFds(options_.accept), options_.identify,
-                   options_.administrator_group},
+        acceptor_({loop_, service_, granting_, watchers_, keeping_,
+                   options_.mitigations, FitToFds(options_.accept),
+                   options_.identify, options_.administrator_group},
                   std::move(options_.broker_listener)),
         control_({loop_, service_, watchers_, acceptor_},
-                 std::move(options_.control_listener)) {}
+                 std::move(options_.control_listener)),
+        resumption_({loader_, gates_, ledger_, remains_, keeping_, granting_,
+                     acceptor_}) {
+    ledger_.SetFile(keeping_.file());
+    pool_.KeepWith(keeping_.keeps() ? &keeping_ : nullptr);
+  }
 
   absl::Status Start(std::shared_ptr<const Snapshot> snapshot) {
     if (fd_limit_ < kMinOpenFiles) {
@@ -96,6 +107,9 @@ class Broker {
           kMinOpenFiles, " are needed: raise LimitNOFILE= or ulimit -n"));
     }
     granting_.SetSnapshot(snapshot);
+    resumption_.Run();
+    // What was resumed may have been withdrawn meanwhile.
+    if (resumption_.grants() > 0) granting_.SetSnapshot(snapshot);
     audit_.CatalogLoaded(snapshot);
     const v1::ReloadReply summary = Summarize(*snapshot);
     WarnOf(summary, snapshot->rules(), executables_.why_not());
@@ -113,6 +127,7 @@ class Broker {
     for (const int number : {SIGTERM, SIGINT}) {
       signals_.push_back(loop_.Signal(number, [this] { Stop(0); }));
     }
+    signals_.push_back(loop_.Signal(SIGUSR1, [this] { Leave(0); }));
     signals_.push_back(loop_.Signal(SIGHUP, [this] {
       spdlog::info("SIGHUP: reloading");
       service_.Reload([](const absl::StatusOr<v1::ReloadReply>&) {});
@@ -138,12 +153,23 @@ class Broker {
     loop_.Exit(code);
   }
 
- private:
-  Session* FindSession(uint64_t id) {
-    Connection* connection = acceptor_.Find(id);
-    return connection == nullptr ? nullptr : &connection->session();
+  // Leaves the loop with everything as it is, for the next daemon to take up;
+  // stops, if nothing would be kept.
+  void Leave(int code) {
+    if (!keeping_.keeps()) {
+      spdlog::warn("nothing outlives this daemon: {}", keeping_.why_not());
+      Stop(code);
+      return;
+    }
+    spdlog::info("leaves {} sessions and {} grants to the next bpfgrantd",
+                 acceptor_.size(), ledger_.size());
+    sd_notify(0, "STOPPING=1");
+    keeping_.Settle(kLeaveDeadline);
+    audit_.Flush();
+    loop_.Exit(code);
   }
 
+ private:
   // What loops are traced with comes fourth, where there are loops. Without it
   // everything else works.
   std::unique_ptr<Tracer> MapTracer(LoaderClient::Reply& ready) {
@@ -210,6 +236,12 @@ class Broker {
                             : options_.mitigations.quota_until_gone
                                 ? "when nothing is left in the kernel"
                                 : "at release: the mitigation is off");
+    reply.set_restart(keeping_.keeps()
+                          ? "kept"
+                          : absl::StrCat("ended: ", keeping_.why_not()));
+    reply.set_stored_fds(static_cast<uint32_t>(keeping_.stored()));
+    reply.set_resumed_sessions(resumption_.sessions());
+    reply.set_resumed_grants(resumption_.grants());
     reply.set_audit(Journal::Where());
     reply.set_audit_lost(journal_.lost());
     for (const std::string& name : options_.catalog_directories) {
@@ -237,6 +269,7 @@ class Broker {
   const size_t fd_limit_;
   EventLoop& loop_;
   LoaderClient& loader_;
+  Keeping keeping_;
   Gates gates_;
   Watchers watchers_;
   std::unique_ptr<Tracer> tracer_;
@@ -253,6 +286,7 @@ class Broker {
   Service service_;
   Acceptor acceptor_;
   Control control_;
+  Resumption resumption_;
   std::vector<EventLoop::Source> signals_;
 };
 
@@ -287,8 +321,8 @@ int RunBroker(BrokerOptions options) {
   Broker broker(std::move(options), *std::move(ready), *std::move(gates), loop,
                 loader);
   on_loader_lost = [&broker] {
-    spdlog::critical("the loader is gone: every gate is closed");
-    broker.Stop(1);
+    spdlog::critical("the loader is gone");
+    broker.Leave(1);
   };
   if (absl::Status status = broker.Start(*snapshot); !status.ok()) {
     spdlog::critical("not started: {}", std::string(status.message()));

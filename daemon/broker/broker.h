@@ -13,6 +13,7 @@
 
 #include "daemon/broker/accept.h"
 #include "daemon/broker/identify.h"
+#include "daemon/fd_store.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
 
@@ -22,6 +23,8 @@ struct BrokerOptions {
   UniqueFd loader;  // the socketpair's end
   UniqueFd broker_listener;
   UniqueFd control_listener;
+  // What an earlier broker left in the service manager's store.
+  daemon::StoredFds found;
   uid_t uid = 0;
   gid_t gid = 0;
   std::optional<gid_t> administrator_group;

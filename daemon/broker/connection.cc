@@ -1,7 +1,9 @@
 #include "daemon/broker/connection.h"
 
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -34,17 +36,20 @@ Connection::Connection(const Parts& parts, uint64_t id, UniqueFd socket,
 
 Connection::~Connection() = default;
 
-void Connection::Start() {
+bool Connection::Watched() {
   socket_source_ = parts_.loop.Io(
       socket_.get(), events_, [this](uint32_t events) { OnEvents(events); });
   process_source_ =
       parts_.loop.Io(session_.peer.pidfd.get(), EPOLLIN, [this](uint32_t) {
         End(v1::REASON_SESSION_ENDED, "the process exited");
       });
-  if (!socket_source_.active() || !process_source_.active()) {
-    End(v1::REASON_BUSY, "it cannot be watched");
-    return;
-  }
+  if (socket_source_.active() && process_source_.active()) return true;
+  End(v1::REASON_BUSY, "it cannot be watched");
+  return false;
+}
+
+void Connection::Start() {
+  if (!Watched()) return;
   if (session_.peer.needs_nonce) {
     nonce_ = RandomBytes(kNonceBytes);
     v1::ServerFrame frame;
@@ -76,6 +81,8 @@ void Connection::End(v1::Reason reason, std::string_view why) {
   socket_source_ = EventLoop::Source();
   process_source_ = EventLoop::Source();
   outgoing_.clear();
+  // The service manager may have a copy of it, and the peer is to see the end.
+  if (session_.record.has_value()) shutdown(socket_.get(), SHUT_RDWR);
   const uid_t uid = session_.peer.subject.uid;
   const size_t unread = std::exchange(unread_fds_, 0);
   if (unread > 0 && parts_.mitigations.unread_fd_limit &&
@@ -128,12 +135,18 @@ void Connection::OnFrame(Packet packet) {
   }
   v1::ClientFrame frame;
   if (!frame.ParseFromArray(packet.bytes.data(),
-                            static_cast<int>(packet.bytes.size())) ||
-      frame.request() <= last_request_) {
-    End(v1::REASON_MALFORMED, "a frame that does not parse or count");
+                            static_cast<int>(packet.bytes.size()))) {
+    End(v1::REASON_MALFORMED, "a frame that does not parse");
     return;
   }
-  last_request_ = frame.request();
+  // What was under way when the daemon was restarted comes again.
+  if (state_ == State::kResuming && !frame.has_resume()) return;
+  session_.resent = awaited_.erase(frame.request()) > 0;
+  if (!session_.resent && frame.request() <= last_request_) {
+    End(v1::REASON_MALFORMED, "a frame that does not count");
+    return;
+  }
+  last_request_ = std::max(last_request_, frame.request());
   switch (frame.body_case()) {
     case v1::ClientFrame::BODY_NOT_SET:
       Refused(frame.request(), Refuse(v1::REASON_INVALID_ARGUMENT,
@@ -145,6 +158,9 @@ void Connection::OnFrame(Packet packet) {
     case v1::ClientFrame::kIdentify:
       OnIdentify(frame);
       return;
+    case v1::ClientFrame::kResume:
+      OnResume(frame);
+      return;
     default:
       break;
   }
@@ -153,7 +169,10 @@ void Connection::OnFrame(Packet packet) {
             Refuse(v1::REASON_NO_SESSION, "the session has not begun"));
     return;
   }
+  session_.request = frame.request();
   Dispatch(frame, std::move(packet.fds));
+  session_.request = 0;
+  session_.resent = false;
 }
 
 void Connection::OnHello(const v1::ClientFrame& frame) {
@@ -208,8 +227,50 @@ void Connection::Open() {
   hello.set_gid(session_.peer.subject.gid);
   hello.set_pid(static_cast<uint32_t>(session_.peer.pid));
   hello.set_administrator(session_.administrator);
+  hello.set_kept(parts_.keeping.Keep(session_, socket_.get()));
   parts_.opened(*this);
   Send(hello_request_, frame);
+}
+
+void Connection::Resume(std::string token,
+                        std::optional<LedgerFile::Place> record,
+                        uint64_t restart) {
+  state_ = State::kResuming;
+  session_.token = std::move(token);
+  session_.record = record;
+  restart_ = restart;
+  parts_.opened(*this);
+  // How many fds it has not read is not known any more: as many as may be.
+  if (!AllRead(socket_.get())) {
+    unread_fds_ = kMaxFdsPerGrant;
+    parts_.unread_fds.Add(session_.peer.subject.uid, unread_fds_);
+  }
+  if (!Watched()) return;
+  v1::ServerFrame frame;
+  frame.mutable_resumed()->set_restart(restart);
+  Send(0, frame);
+}
+
+void Connection::OnResume(const v1::ClientFrame& frame) {
+  const v1::Resume& resume = frame.resume();
+  if (state_ != State::kResuming) {
+    Refused(frame.request(),
+            Refuse(v1::REASON_OUT_OF_ORDER, "the session was not resumed"));
+    return;
+  }
+  // An answer to what an earlier daemon said, and this one has said it since.
+  if (resume.restart() < restart_) return;
+  awaited_ = {resume.pending().begin(), resume.pending().end()};
+  if (resume.restart() > restart_ || awaited_.size() > kMaxResent ||
+      (!awaited_.empty() && *awaited_.rbegin() >= frame.request())) {
+    End(v1::REASON_MALFORMED, "a Resume of another session");
+    return;
+  }
+  state_ = State::kOpen;
+  parts_.granting.EndUnsent(session_, awaited_);
+  v1::ServerFrame reply;
+  reply.mutable_resume();
+  Send(frame.request(), reply);
 }
 
 void Connection::Send(uint64_t request, const v1::ServerFrame& frame,
@@ -275,6 +336,11 @@ bool Connection::TrySend(Outgoing& packet) {
   if (status.ok()) {
     unread_fds_ += packet.fds.size();
     parts_.unread_fds.Add(session_.peer.subject.uid, packet.fds.size());
+    if (packet.grant != 0) {
+      parts_.granting.Sent(packet.grant);
+      // If it was not kept so far, now there is a reason.
+      parts_.keeping.Keep(session_, socket_.get());
+    }
     return true;
   }
   if (absl::IsResourceExhausted(status) && packet.grant != 0) {
@@ -329,7 +395,7 @@ void Connection::Recount() {
 }
 
 void Connection::SayGoodbye() {
-  if (state_ != State::kOpen) return;
+  if (!open()) return;
   parts_.granting.EndSession(session_, v1::REASON_DAEMON_STOPPED);
 }
 

@@ -13,12 +13,15 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/types/span.h"
 #include "bpfgrant/v1/broker.pb.h"
 #include "daemon/broker/event_loop.h"
+#include "daemon/broker/keeping.h"
 #include "daemon/broker/service.h"
 #include "daemon/broker/session.h"
 #include "daemon/broker/unread_fds.h"
@@ -36,6 +39,7 @@ class Connection {
     Granting& granting;
     Watchers& watchers;
     UnreadFds& unread_fds;
+    Keeping& keeping;
     const daemon::Mitigations& mitigations;
     // One buffer for all: a frame is done with before the next one is read.
     absl::Span<char> buffer;
@@ -58,11 +62,17 @@ class Connection {
 
   // Begins to read; the challenge, where the peer needs one, goes out first.
   void Start();
+  // Instead of Start, for a session that an earlier broker had opened and
+  // kept: tells the peer, and takes nothing from it until it has heard that.
+  void Resume(std::string token, std::optional<LedgerFile::Place> record,
+              uint64_t restart);
   // Ends the session and all it holds. `why` is for the log.
   void End(v1::Reason reason, std::string_view why);
   bool ended() const { return state_ == State::kEnded; }
   // Whether the Hello was answered.
-  bool open() const { return state_ == State::kOpen; }
+  bool open() const {
+    return state_ == State::kOpen || state_ == State::kResuming;
+  }
 
   Session& session() { return session_; }
   // Sees what the peer has read, and takes it off the account.
@@ -71,7 +81,7 @@ class Connection {
   void SayGoodbye();
 
  private:
-  enum class State { kHello, kIdentify, kOpen, kEnded };
+  enum class State { kHello, kIdentify, kResuming, kOpen, kEnded };
   struct Outgoing {
     std::string bytes;
     std::vector<UniqueFd> fds;
@@ -84,6 +94,9 @@ class Connection {
   bool IsFromPeer(const Packet& packet) const;
   void OnHello(const v1::ClientFrame& frame);
   void OnIdentify(const v1::ClientFrame& frame);
+  void OnResume(const v1::ClientFrame& frame);
+  // Begins to watch socket and process; false: it has ended.
+  bool Watched();
   void Open();
   void Dispatch(const v1::ClientFrame& frame, std::vector<UniqueFd> fds);
   void DispatchAcquire(const v1::ClientFrame& frame, std::vector<UniqueFd> fds);
@@ -120,6 +133,9 @@ class Connection {
   std::string nonce_;
   uint64_t hello_request_ = 0;
   uint64_t last_request_ = 0;
+  // Of a resumed session: which frames come a second time.
+  uint64_t restart_ = 0;
+  absl::btree_set<uint64_t> awaited_;
   std::deque<Outgoing> outgoing_;
   size_t unread_fds_ = 0;
   uint32_t events_ = EPOLLIN;  // what the socket is watched for

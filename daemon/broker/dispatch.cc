@@ -70,6 +70,13 @@ void Connection::DispatchAcquire(const v1::ClientFrame& frame,
     return;
   }
   Answer<Delivered> answer = LaterDelivered(frame.request());
+  if (session_.resent) {
+    auto again = parts_.granting.DeliverAgain(session_);
+    if (again.has_value()) {
+      answer(*std::move(again));
+      return;
+    }
+  }
   if (frame.has_acquire()) {
     parts_.service.Acquire(session_, frame.acquire(), std::move(fds),
                            /*claim_later=*/false, std::move(answer));
@@ -91,6 +98,7 @@ void Connection::Watch(uint64_t request) {
   }
   session_.watch = parts_.watchers.Add(session_.peer.subject.uid,
                                        session_.administrator, session_.notify);
+  parts_.keeping.Update(session_);
   v1::ServerFrame frame;
   frame.mutable_watch();
   Send(request, frame);
@@ -105,6 +113,8 @@ void Connection::Trace(uint64_t request, const v1::TraceRequest& trace) {
       session_, trace, [this](const v1::TraceEvent& event) {
         if (event.kind() == v1::TraceEvent::KIND_ENDED) {
           session_.trace = 0;
+          session_.traced = 0;
+          parts_.keeping.Update(session_);
         } else if (!outgoing_.empty()) {
           return false;
         }
@@ -118,6 +128,8 @@ void Connection::Trace(uint64_t request, const v1::TraceRequest& trace) {
     return;
   }
   session_.trace = *reader;
+  session_.traced = trace.grant();
+  parts_.keeping.Update(session_);
   v1::ServerFrame frame;
   frame.mutable_trace();
   Send(request, frame);

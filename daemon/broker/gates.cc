@@ -68,6 +68,16 @@ std::optional<Gates::Gate> Gates::Allocate() {
   return Gate{slot, fresh_nonces_ ? FreshNonce() : 1};
 }
 
+void Gates::Restore(const std::vector<Gate>& taken) {
+  std::vector<bool> is_taken(slots_);
+  for (const Gate& gate : taken) is_taken[gate.slot] = true;
+  std::erase_if(free_, [&](uint32_t slot) { return is_taken[slot]; });
+  for (const uint32_t slot : free_) {
+    std::atomic_ref<__u64> value(memory_[slot].nonce);
+    if (value.load() != 0) value.store(0);
+  }
+}
+
 void Gates::Open(Gate gate) { Nonce(gate).store(gate.nonce); }
 
 void Gates::Close(Gate gate) {

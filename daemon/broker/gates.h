@@ -38,6 +38,10 @@ class Gates {
 
   // A slot of its own with a nonce nobody had; nothing when all are taken.
   std::optional<Gate> Allocate();
+  // The gates that an earlier broker had allocated, and that are taken from now
+  // on, open or not as they are. All others are closed. Before the first
+  // Allocate.
+  void Restore(const std::vector<Gate>& taken);
   // From now on the instance may run.
   void Open(Gate gate);
   // From its next run on the instance does nothing. Idempotent; leaves a slot

@@ -46,7 +46,8 @@ v1::GrantInfo Granting::InfoOf(const Session& session,
 void Granting::Acquire(Session& session, const v1::AcquireRequest& request,
                        std::vector<UniqueFd> fds, bool claim_later,
                        Answer answer) {
-  LookAndTry(session, request, {std::move(fds), claim_later, std::move(answer)},
+  LookAndTry(session, request,
+             {std::move(fds), claim_later, std::move(answer), session.request},
              std::nullopt);
 }
 
@@ -124,6 +125,7 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
     entry.info.add_parameter(
         absl::StrCat(value.name(), "=", policy::DescribeValue(value)));
   }
+  entry.request = company.request;
   entry.info.set_delivery(wanted.delivery);
   entry.info.set_began_unix_ms(UnixMs());
   Target target =
@@ -176,6 +178,7 @@ void Granting::KeepShared(uint64_t grant, uint64_t session_id,
   if (!instance.ok() || instance->session_maps.empty() || holder == nullptr) {
     return;
   }
+  shared.record = parts_.ledger.CommitShared(*holder, identity, *instance);
   shared.maps = std::exchange(instance->session_maps, {});
   shared.gate = instance->gate;
   shared.holder = holder->info;
@@ -205,13 +208,19 @@ void Granting::OnInstance(uint64_t id, Target target, bool claim_later,
     return;
   }
   if (Session* session = parts_.find_session(grant->info.session())) {
-    ++session->unclaimed;
+    AwaitClaim(*session, *grant);
   }
-  grant->claim_deadline = parts_.loop.Timer(
-      kClaimDeadline, [this, id] { End(id, v1::REASON_TIMED_OUT); });
+  parts_.ledger.Commit(*grant);
   Delivered delivered{Describe(*grant), {}};
   delivered.reply.set_claimable(true);
   answer(std::move(delivered));
+}
+
+void Granting::AwaitClaim(Session& session, Grant& grant) {
+  ++session.unclaimed;
+  grant.claim_deadline = parts_.loop.Timer(
+      kClaimDeadline,
+      [this, id = grant.info.grant()] { End(id, v1::REASON_TIMED_OUT); });
 }
 
 void Granting::Claim(Session& session, const v1::ClaimRequest& request,
@@ -244,6 +253,7 @@ void Granting::Claim(Session& session, const v1::ClaimRequest& request,
   }
   grant->claim_deadline = EventLoop::Source();
   --session.unclaimed;
+  grant->request = session.request;
   Target target = TargetOf(grant->entries, std::move(fds), RingOf(request));
   Finish(*grant, std::move(target), std::move(answer));
 }
@@ -346,23 +356,33 @@ void Granting::CountWaiting(uint64_t session_id, uid_t uid, int change) {
   if (of_user->second == 0) waiting_of_user_.erase(of_user);
 }
 
-Delivered Granting::Deliver(Grant& grant) {
-  Delivered delivered{Describe(grant), {}};
-  delivered.fds.reserve(delivered.reply.handle_size());
+std::vector<UniqueFd> Granting::TakeHandles(Grant& grant) {
+  std::vector<UniqueFd> handles;
+  handles.reserve(grant.handles.size() + 1);
   std::vector<UniqueFd>& fds = grant.instance.fds;
   if (grant.info.delivery() == v1::DELIVERY_PROGRAM) {
-    delivered.fds.push_back(std::move(fds.front()));
+    handles.push_back(std::move(fds.front()));
   }
   for (const int handle : grant.handles) {
-    delivered.fds.push_back(std::move(fds[handle + 1]));
+    handles.push_back(std::move(fds[handle + 1]));
   }
   // What the client did not ask for it does not get; the program keeps its maps
   // alive by itself, and whoever holds its fd or attachment keeps the program.
   fds.clear();
+  return handles;
+}
+
+Delivered Granting::Deliver(Grant& grant) {
+  Delivered delivered{Describe(grant), TakeHandles(grant)};
   grant.program.reset();
   grant.info.set_claimed(true);
   parts_.gates.Open(grant.instance.gate);
   grant.on_record = parts_.audit.GrantBegan(grant.info);
+  // From here on it is granted, whatever becomes of this process.
+  if (parts_.ledger.has_file()) {
+    grant.reply = delivered.reply;
+    parts_.ledger.Commit(grant);
+  }
   v1::Event event;
   event.set_type(v1::Event::TYPE_GRANT_BEGAN);
   *event.mutable_grant() = grant.info;

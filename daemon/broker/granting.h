@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
@@ -26,6 +27,7 @@
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/executables.h"
 #include "daemon/broker/gates.h"
+#include "daemon/broker/keeping.h"
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
@@ -59,6 +61,7 @@ class Granting {
     Watchers& watchers;
     Audit& audit;
     Executables& executables;
+    Keeping& keeping;
     const daemon::Mitigations& mitigations;
     uint32_t grants_per_session;
     // nullptr once the session is over.
@@ -71,6 +74,7 @@ class Granting {
   // how many. Those that the policy would not give any more go on.
   uint32_t SetSnapshot(std::shared_ptr<const Snapshot> snapshot);
   const Snapshot& snapshot() const { return *snapshot_; }
+  std::shared_ptr<const Snapshot> shared_snapshot() const { return snapshot_; }
   // The live grants that the policy in force would not give.
   std::vector<uint64_t> NotAllowed() const;
   // Calls `done` once it is known of all who hold grants what they execute, as
@@ -104,6 +108,17 @@ class Granting {
       Session& session, const v1::ReleaseRequest& request,
       absl::AnyInvocable<void(absl::StatusOr<v1::ReleaseReply>)> answer);
 
+  // The answer that hands a grant over is on its way.
+  void Sent(uint64_t grant);
+  // What a frame that came once before, to an earlier daemon, was granted and
+  // not sent. nullopt: nothing. REASON_OUT_OF_ORDER: its answer was sent.
+  std::optional<absl::StatusOr<Delivered>> DeliverAgain(Session& session);
+  // Ends what was granted and not sent for other frames than these: whoever
+  // asked has given up.
+  void EndUnsent(Session& session, const absl::btree_set<uint64_t>& awaited);
+  // A grant that an earlier broker committed, under its old id.
+  void Restore(Session& session, Grant grant);
+
   // Closes the gate, tells the owner and those who watch; what it counted for
   // is given back once the kernel has nothing of it. Nothing happens if there
   // is no such grant.
@@ -123,6 +138,7 @@ class Granting {
     std::vector<UniqueFd> fds;
     bool claim_later = false;
     Answer answer;
+    uint64_t request = 0;  // Session::request
   };
   // A request that nothing speaks against.
   struct Wanted {
@@ -219,6 +235,9 @@ class Granting {
   void Attach(const Grant& grant, daemon::LoaderRequest request,
               std::vector<UniqueFd> fds, Answer answer);
   Delivered Deliver(Grant& grant);
+  // Out of the instance's fds, which are closed.
+  static std::vector<UniqueFd> TakeHandles(Grant& grant);
+  void AwaitClaim(Session& session, Grant& grant);
   v1::AcquireReply Describe(const Grant& grant) const;
   // Takes a grant out of session and ledger, with its gate closed.
   Grant Remove(uint64_t grant, v1::Reason why);

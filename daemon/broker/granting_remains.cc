@@ -86,7 +86,12 @@ void Granting::Release(
   const std::chrono::milliseconds patience(request.wait_ms());
   const bool waits = patience.count() > 0;
   if (absl::Status status = CheckRelease(session, request); !status.ok()) {
-    answer(status);
+    // That it is unknown by now is what was asked for.
+    if (session.resent && ReasonOf(status) == v1::REASON_UNKNOWN_GRANT) {
+      answer(v1::ReleaseReply());
+    } else {
+      answer(status);
+    }
     return;
   }
   End(id, v1::REASON_RELEASED);
@@ -110,10 +115,13 @@ void Granting::GiveUpSharedMaps(Session& session, v1::Reason why) {
   for (auto& [identity, shared] : session.shared) {
     if (shared.maps.empty()) continue;
     shared.maps.clear();
+    parts_.keeping.ForgetSharedMaps(shared.gate);
     shared.holder.set_ended(why);
     const uint64_t charge =
-        CountsUntilGone() ? parts_.ledger.AddRetired(std::move(shared.holder))
-                          : 0;
+        CountsUntilGone()
+            ? parts_.ledger.AddRetired(std::move(shared.holder), shared.gate)
+            : 0;
+    parts_.ledger.Forget(shared.record);
     parts_.remains.Add(shared.gate, /*session_maps=*/true, charge);
   }
 }

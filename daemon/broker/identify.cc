@@ -156,6 +156,25 @@ absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
   return peer;
 }
 
+absl::StatusOr<Peer> IdentifyAgain(int socket, UniqueFd pidfd, IdentifyBy how,
+                                   const daemon::Mitigations& mitigations) {
+  absl::StatusOr<Peer> identified = Identify(socket, how, mitigations);
+  if (!identified.ok()) return identified;
+  Peer& peer = *identified;
+  if (peer.needs_nonce) {
+    // By number it may be another process by now.
+    if (!pidfd.valid()) {
+      return Refuse(v1::REASON_PEER_UNNAMED, "its pidfd was not kept");
+    }
+    peer.pidfd = std::move(pidfd);
+  }
+  if (!IsAlive(peer.pidfd)) {
+    return Refuse(v1::REASON_PEER_UNNAMED, "its process has exited");
+  }
+  peer.subject.location.reset();
+  return identified;
+}
+
 absl::StatusOr<Peer> IdentifyProcess(pid_t pid,
                                      const daemon::Mitigations& mitigations) {
   Peer process;

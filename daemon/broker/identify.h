@@ -45,6 +45,13 @@ enum class IdentifyBy {
 absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
                               const daemon::Mitigations& mitigations);
 
+// The same of one whose session an earlier broker had opened. `pidfd` is that
+// broker's, or invalid where the kernel gives it for the socket. Where it ran
+// when it connected is not known any more. REASON_PEER_UNNAMED also if it has
+// exited.
+absl::StatusOr<Peer> IdentifyAgain(int socket, UniqueFd pidfd, IdentifyBy how,
+                                   const daemon::Mitigations& mitigations);
+
 // The same of a live process, whoever started it and whether or not it has a
 // connection; its label is not known. REASON_INVALID_ARGUMENT: there is none,
 // or /proc does not show it.

@@ -18,16 +18,48 @@ uint32_t Of(const Counts& counts, const Key& key) {
   return found == counts.end() ? 0 : found->second;
 }
 
+daemon::GrantRecord RecordOf(const Grant& grant,
+                             daemon::GrantRecord::State state) {
+  daemon::GrantRecord record;
+  record.set_state(state);
+  *record.mutable_info() = grant.info;
+  record.set_gate_slot(grant.instance.gate.slot);
+  record.set_gate_nonce(grant.instance.gate.nonce);
+  record.set_kept(static_cast<uint32_t>(grant.instance.kept));
+  record.set_map_bytes(grant.map_bytes);
+  record.set_on_record(grant.on_record);
+  if (state != daemon::GrantRecord::STATE_LIVE) return record;
+  *record.mutable_swappable() = {grant.swappable.begin(),
+                                 grant.swappable.end()};
+  record.set_request(grant.request);
+  record.set_rotated_by(grant.rotated_by);
+  record.set_swaps(grant.swaps);
+  if (grant.info.claimed() && !grant.reply.has_value()) return record;
+  if (grant.reply.has_value()) *record.mutable_reply() = *grant.reply;
+  *record.mutable_handle() = {grant.handles.begin(), grant.handles.end()};
+  *record.mutable_fd_id() = {grant.instance.fd_ids.begin(),
+                             grant.instance.fd_ids.end()};
+  return record;
+}
+
 }  // namespace
 
 void Ledger::Count(Accounts& accounts, const v1::GrantInfo& info, int change) {
   Change(accounts, std::make_pair(info.rule(), uid_t{info.uid()}), change);
 }
 
+uint64_t Ledger::NextId() {
+  return file_ == nullptr ? next_++ : file_->NextGrant();
+}
+
 Grant& Ledger::Add(Grant grant) {
-  const uint64_t id = next_++;
   ++added_;
-  grant.info.set_grant(id);
+  grant.info.set_grant(NextId());
+  return Restore(std::move(grant));
+}
+
+Grant& Ledger::Restore(Grant grant) {
+  const uint64_t id = grant.info.grant();
   Count(in_use_, grant.info, 1);
   charges_.Add(grant.info, grant.map_bytes);
   Change(of_program_, grant.info.program(), 1);
@@ -49,6 +81,7 @@ Grant Ledger::TakeOut(uint64_t id) {
 
 Grant Ledger::Remove(uint64_t id) {
   Grant grant = TakeOut(id);
+  Forget(grant.record);
   Count(in_use_, grant.info, -1);
   charges_.Remove(grant.info, grant.map_bytes);
   return grant;
@@ -56,22 +89,83 @@ Grant Ledger::Remove(uint64_t id) {
 
 Grant Ledger::Retire(uint64_t id, v1::Reason why) {
   Grant grant = TakeOut(id);
-  v1::GrantInfo& info =
-      retired_.emplace(id, Retired{grant.info, grant.map_bytes})
-          .first->second.info;
-  info.set_ended(why);
-  Count(retired_of_, info, 1);
+  grant.info.set_ended(why);
+  if (grant.record.has_value()) {
+    Write(grant.record, RecordOf(grant, daemon::GrantRecord::STATE_ENDED));
+  }
+  Count(retired_of_, grant.info, 1);
+  retired_.emplace(id, Retired{grant.info, grant.map_bytes,
+                               std::exchange(grant.record, std::nullopt)});
   return grant;
 }
 
-uint64_t Ledger::AddRetired(v1::GrantInfo like) {
-  const uint64_t id = next_++;
-  like.set_grant(id);
+uint64_t Ledger::AddRetired(v1::GrantInfo like, Gates::Gate gate) {
+  like.set_grant(NextId());
+  charges_.Add(like, 0);
   Count(in_use_, like, 1);
   Count(retired_of_, like, 1);
-  charges_.Add(like, 0);
-  retired_.emplace(id, Retired{std::move(like), 0});
+  Grant grant;
+  grant.info = like;
+  grant.instance.gate = gate;
+  daemon::GrantRecord record =
+      RecordOf(grant, daemon::GrantRecord::STATE_ENDED);
+  // Of the objects that the grant had, the maps alone are meant.
+  record.set_maps(1);
+  std::optional<LedgerFile::Place> place;
+  Write(place, record);
+  const uint64_t id = like.grant();
+  retired_.emplace(id, Retired{std::move(like), 0, place});
   return id;
+}
+
+void Ledger::RestoreRetired(v1::GrantInfo info, uint64_t map_bytes,
+                            std::optional<LedgerFile::Place> record) {
+  charges_.Add(info, map_bytes);
+  Count(in_use_, info, 1);
+  Count(retired_of_, info, 1);
+  const uint64_t id = info.grant();
+  retired_.emplace(id, Retired{std::move(info), map_bytes, record});
+}
+
+bool Ledger::Commit(Grant& grant) {
+  Write(grant.record, RecordOf(grant, daemon::GrantRecord::STATE_LIVE));
+  return grant.record.has_value();
+}
+
+void Ledger::MarkSent(Grant& grant) {
+  grant.reply.reset();
+  if (grant.record.has_value()) file_->Mark(*grant.record);
+}
+
+std::optional<LedgerFile::Place> Ledger::CommitShared(
+    const Grant& like, const std::string& identity, const Instance& instance) {
+  Grant shared;
+  shared.info = like.info;
+  shared.instance.gate = instance.gate;
+  daemon::GrantRecord record =
+      RecordOf(shared, daemon::GrantRecord::STATE_SHARED);
+  record.set_identity(identity);
+  record.set_maps(static_cast<uint32_t>(instance.session_maps.size()));
+  for (const uint32_t id : instance.session_map_ids) record.add_fd_id(id);
+  std::optional<LedgerFile::Place> place;
+  Write(place, record);
+  return place;
+}
+
+void Ledger::Forget(std::optional<LedgerFile::Place>& record) {
+  if (record.has_value()) file_->Remove(*record);
+  record.reset();
+}
+
+void Ledger::Write(std::optional<LedgerFile::Place>& place,
+                   const daemon::GrantRecord& grant) {
+  if (file_ == nullptr) return;
+  daemon::Record record;
+  *record.mutable_grant() = grant;
+  const auto written = file_->Replace(place, record.SerializeAsString());
+  // What can no longer be told as it is must not be told as it was.
+  if (!written.has_value() && place.has_value()) file_->Remove(*place);
+  place = written;
 }
 
 const v1::GrantInfo* Ledger::FindRetired(uint64_t id) const {
@@ -88,6 +182,7 @@ v1::GrantInfo Ledger::Return(uint64_t id) {
   const auto found = retired_.find(id);
   const uint64_t map_bytes = found->second.map_bytes;
   v1::GrantInfo info = std::move(found->second.info);
+  Forget(found->second.record);
   retired_.erase(found);
   Count(in_use_, info, -1);
   Count(retired_of_, info, -1);

@@ -1,5 +1,7 @@
 // The ledger: who holds what, and how much of it. A grant that has ended counts
 // on for as long as the kernel has something of it.
+//
+// With a file it outlives the broker: what was committed is found again.
 
 #ifndef DAEMON_BROKER_LEDGER_H_
 #define DAEMON_BROKER_LEDGER_H_
@@ -8,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,9 +18,12 @@
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
+#include "bpfgrant/daemon/record.pb.h"
 #include "bpfgrant/v1/messages.pb.h"
 #include "daemon/broker/charges.h"
 #include "daemon/broker/event_loop.h"
+#include "daemon/broker/gates.h"
+#include "daemon/broker/ledger_file.h"
 #include "daemon/broker/pool.h"
 #include "daemon/broker/snapshot.h"
 #include "policy/policy.h"
@@ -40,10 +46,40 @@ struct Grant {
   // As the catalog described it when it was asked for; until it is delivered.
   std::shared_ptr<const Program> program;
   EventLoop::Source claim_deadline;
+  // The frame whose answer hands it over, and that answer, until it is on its
+  // way; 0: there is none yet, or it came over gRPC.
+  uint64_t request = 0;
+  std::optional<v1::AcquireReply> reply;
+  // The last frame that turned its maps over, and which they are since.
+  uint64_t rotated_by = 0;
+  uint64_t swaps = 0;
+  // In the ledger's file; none: it is not kept over a restart.
+  std::optional<LedgerFile::Place> record;
 };
 
 class Ledger {
  public:
+  // What is committed is written to `file` from now on, whose numbers are used;
+  // nullptr: nowhere.
+  void SetFile(LedgerFile* file) { file_ = file; }
+  bool has_file() const { return file_ != nullptr; }
+
+  // Writes what is known of a grant by now, so that it outlives the broker.
+  // False: it does not.
+  bool Commit(Grant& grant);
+  // Its answer is on its way: nobody has to send it again.
+  void MarkSent(Grant& grant);
+  // Maps that a session's grants share: `like` is the grant they were made for.
+  std::optional<LedgerFile::Place> CommitShared(const Grant& like,
+                                                const std::string& identity,
+                                                const Instance& instance);
+  void Forget(std::optional<LedgerFile::Place>& record);
+
+  // Enters what an earlier broker had committed, under its old id.
+  Grant& Restore(Grant grant);
+  void RestoreRetired(v1::GrantInfo info, uint64_t map_bytes,
+                      std::optional<LedgerFile::Place> record);
+
   // Enters a grant under the next id, which is set in its info. Valid until
   // Remove.
   Grant& Add(Grant grant);
@@ -55,8 +91,9 @@ class Ledger {
   // Takes it out of those that live; it counts under its id until Return.
   Grant Retire(uint64_t id, v1::Reason why);
   // Enters something that ended with `like` and counts as one grant more, under
-  // an id of its own, which is returned.
-  uint64_t AddRetired(v1::GrantInfo like);
+  // an id of its own, which is returned: maps that were made with `gate` and
+  // shared.
+  uint64_t AddRetired(v1::GrantInfo like, Gates::Gate gate);
   // nullptr: nothing that ended counts under that id.
   const v1::GrantInfo* FindRetired(uint64_t id) const;
   // What the kernel still has of it; nothing happens if it is not there.
@@ -91,13 +128,18 @@ class Ledger {
 
   static void Count(Accounts& accounts, const v1::GrantInfo& info, int change);
   Grant TakeOut(uint64_t id);
+  uint64_t NextId();
+  void Write(std::optional<LedgerFile::Place>& place,
+             const daemon::GrantRecord& record);
 
   absl::btree_map<uint64_t, Grant> grants_;
   struct Retired {
     v1::GrantInfo info;
     uint64_t map_bytes = 0;
+    std::optional<LedgerFile::Place> record;
   };
   absl::btree_map<uint64_t, Retired> retired_;
+  LedgerFile* file_ = nullptr;
   Charges charges_;
   Accounts in_use_;      // live and retired
   Accounts retired_of_;  // of them

@@ -80,13 +80,18 @@ policy::Location LocateBelow(const std::string& root, std::string_view cgroup,
   return trusted;
 }
 
-std::optional<policy::Location> ReadLocation(
-    pid_t pid, const daemon::Mitigations& mitigations) {
+std::optional<policy::Location> LocateAgain(
+    std::string_view cgroup, const daemon::Mitigations& mitigations) {
   static const char* const root = FindRoot();
   if (root == nullptr) return std::nullopt;
+  return LocateBelow(root, cgroup, mitigations);
+}
+
+std::optional<policy::Location> ReadLocation(
+    pid_t pid, const daemon::Mitigations& mitigations) {
   const std::optional<std::string> cgroup = ReadCgroup(pid);
   if (!cgroup.has_value()) return std::nullopt;
-  return LocateBelow(root, *cgroup, mitigations);
+  return LocateAgain(*cgroup, mitigations);
 }
 
 }  // namespace bpfgrant::broker

@@ -27,6 +27,10 @@ std::optional<policy::Location> ReadLocation(
 policy::Location LocateBelow(const std::string& root, std::string_view cgroup,
                              const daemon::Mitigations& mitigations);
 
+// LocateBelow, in the hierarchy that this machine has. nullopt: none.
+std::optional<policy::Location> LocateAgain(
+    std::string_view cgroup, const daemon::Mitigations& mitigations);
+
 }  // namespace bpfgrant::broker
 
 #endif  // DAEMON_BROKER_LOCATION_H_

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/broker/keeping.h"
 #include "daemon/broker/remains.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -67,6 +68,15 @@ bool TakeFds(size_t instance_fds, size_t session_maps,
   if (fds.size() != instance_fds) return false;
   instance.fds = std::move(fds);
   return true;
+}
+
+// Those of the session come last.
+void SetFdIds(const daemon::LoadReply& made, Instance& instance) {
+  instance.fd_ids = {made.fd_id().begin(), made.fd_id().end()};
+  const size_t own = std::min(instance.fd_ids.size(), instance.fds.size());
+  const auto first = instance.fd_ids.begin() + static_cast<ptrdiff_t>(own);
+  instance.session_map_ids.assign(first, instance.fd_ids.end());
+  instance.fd_ids.resize(own);
 }
 
 }  // namespace
@@ -258,8 +268,10 @@ void Pool::Cancel(uint64_t ticket) {
 
 void Pool::Discard(Instance instance, uint64_t charge, bool close_gate) {
   if (close_gate) gates_.Free(instance.gate);
+  if (keeping_ != nullptr) keeping_->ForgetInstance(instance.gate);
   remains_.Add(instance.gate, /*session_maps=*/false, charge);
   if (!instance.session_maps.empty()) {
+    if (keeping_ != nullptr) keeping_->ForgetSharedMaps(instance.gate);
     remains_.Add(instance.gate, /*session_maps=*/true, /*charge=*/0);
   }
   daemon::LoaderRequest request;
@@ -418,8 +430,14 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
   const daemon::LoadReply& made = reply->message.load();
   instance.program_ids = {made.program_id().begin(), made.program_id().end()};
   instance.map_ids = {made.map_id().begin(), made.map_id().end()};
+  SetFdIds(made, instance);
   if (HasProgram(shelf.kept)) {
     instance.fds.emplace(instance.fds.begin());
+    instance.fd_ids.insert(instance.fd_ids.begin(), 0);
+  }
+  if (keeping_ != nullptr) {
+    keeping_->Keep(instance);
+    keeping_->KeepSharedMaps(instance);
   }
   const bool wanted = shelf.constants.empty() || shelf.target > 0;
   if (shelf.waiting.empty() && ticket == 0 && !wanted) {

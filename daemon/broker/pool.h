@@ -27,6 +27,7 @@
 
 namespace bpfgrant::broker {
 
+class Keeping;
 class Remains;
 
 // What the loader keeps of an instance until it is told of its end.
@@ -51,6 +52,10 @@ struct Instance {
   // As the kernel calls what this load made.
   std::vector<uint32_t> program_ids;
   std::vector<uint32_t> map_ids;
+  // The same of `fds`, in their order (0: there is none), and of those of the
+  // session.
+  std::vector<uint32_t> fd_ids;
+  std::vector<uint32_t> session_map_ids;
 };
 
 // Values that one user chose for the parameters of a program that are
@@ -73,6 +78,10 @@ class Pool {
   Pool(EventLoop& loop, LoaderClient& loader, Gates& gates, Remains& remains,
        PoolLimits limits, bool reuse_instances, bool values_by_user = true);
   ~Pool();
+
+  // Has what is loaded kept over a restart, until it is discarded. nullptr: it
+  // is not.
+  void KeepWith(Keeping* keeping) { keeping_ = keeping; }
 
   // The catalog in force. Ready instances of programs that it does not hold, or
   // holds with another identity, are discarded; so are loads under way.
@@ -169,6 +178,7 @@ class Pool {
   LoaderClient& loader_;
   Gates& gates_;
   Remains& remains_;
+  Keeping* keeping_ = nullptr;
   const PoolLimits limits_;
   const bool reuse_instances_;
   const bool values_by_user_;

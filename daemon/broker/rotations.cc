@@ -39,7 +39,7 @@ void Rotations::Rotate(const Session& session, const v1::RotateRequest& request,
     Await(id, request, std::move(answer));
     return;
   }
-  v1::RotateReply reply = TurnOver(*parts_.ledger.Find(id), request);
+  v1::RotateReply reply = TurnOver(session, *parts_.ledger.Find(id), request);
   if (!parts_.mitigations.rotate_waits) {
     answer(std::move(reply));
     return;
@@ -113,7 +113,7 @@ absl::Status Rotations::Check(const Session& session,
   return absl::OkStatus();
 }
 
-v1::RotateReply Rotations::TurnOver(const Grant& grant,
+v1::RotateReply Rotations::TurnOver(const Session& session, Grant& grant,
                                     const v1::RotateRequest& request) {
   const auto bit_of = [&grant](const std::string& map) {
     const auto& known = grant.swappable;
@@ -122,7 +122,14 @@ v1::RotateReply Rotations::TurnOver(const Grant& grant,
   };
   uint64_t bits = 0;
   for (const std::string& map : request.map()) bits |= bit_of(map);
-  parts_.gates.Swap(grant.instance.gate, bits);
+  const bool done = session.resent && grant.rotated_by == session.request;
+  if (!done) {
+    // First on record, and done by whoever reads that, if not here.
+    grant.rotated_by = session.request;
+    grant.swaps = parts_.gates.Swaps(grant.instance.gate) ^ bits;
+    if (grant.record.has_value()) parts_.ledger.Commit(grant);
+    parts_.gates.Swap(grant.instance.gate, bits);
+  }
   const uint64_t now = parts_.gates.Swaps(grant.instance.gate);
   v1::RotateReply reply;
   for (const std::string& map : request.map()) {

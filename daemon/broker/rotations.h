@@ -64,7 +64,8 @@ class Rotations {
 
   absl::Status Check(const Session& session,
                      const v1::RotateRequest& request) const;
-  v1::RotateReply TurnOver(const Grant& grant,
+  // Once for each frame, also when it comes a second time.
+  v1::RotateReply TurnOver(const Session& session, Grant& grant,
                            const v1::RotateRequest& request);
   // Calls Ended once nothing that began before now is under way.
   void WaitForRuns(uint64_t grant, const Gates::Gate& gate, bool loop);

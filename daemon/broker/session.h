@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "bpfgrant/v1/messages.pb.h"
 #include "daemon/broker/gates.h"
 #include "daemon/broker/identify.h"
+#include "daemon/broker/ledger_file.h"
 
 namespace bpfgrant::broker {
 
@@ -26,6 +28,7 @@ struct Session {
     std::vector<UniqueFd> maps;
     Gates::Gate gate;      // of the load that made them
     v1::GrantInfo holder;  // the grant it was for
+    std::optional<LedgerFile::Place> record;
   };
   absl::btree_map<std::string, Shared> shared;
   std::string token;  // empty until Hello is answered
@@ -40,8 +43,16 @@ struct Session {
   // over.
   absl::btree_map<uint64_t, std::function<void()>> streams;
   uint64_t trace = 0;  // what it reads on its own connection; 0: nothing
+  uint64_t traced = 0;  // of which grant that is
   // Traces over gRPC, by their readers; likewise.
   absl::btree_map<uint64_t, std::function<void()>> traces;
+  // The number of the frame that is being served; 0: the call came over gRPC.
+  uint64_t request = 0;
+  // It was sent before, to a daemon that was restarted: what it has done already
+  // is not done again.
+  bool resent = false;
+  // In the ledger's file; none: the session ends with this daemon.
+  std::optional<LedgerFile::Place> record;
 };
 
 }  // namespace bpfgrant::broker

@@ -17,7 +17,7 @@ constexpr size_t kBytes = size_t{kGateSlots} * sizeof(bpfgrant_gate_entry);
 
 }  // namespace
 
-absl::StatusOr<GateMap> GateMap::Create() {
+absl::StatusOr<UniqueFd> GateMap::MakeMap() {
   LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
   UniqueFd fd(bpf_map_create(BPF_MAP_TYPE_ARRAY, "bpfgrant_gate",
                              sizeof(uint32_t), sizeof(bpfgrant_gate_entry),
@@ -26,6 +26,16 @@ absl::StatusOr<GateMap> GateMap::Create() {
     return absl::InternalError(
         absl::StrCat("making the gate map: ", std::strerror(errno)));
   }
+  return fd;
+}
+
+absl::StatusOr<GateMap> GateMap::Create() {
+  auto map = MakeMap();
+  if (!map.ok()) return map.status();
+  return Map(*std::move(map));
+}
+
+absl::StatusOr<GateMap> GateMap::Map(UniqueFd fd) {
   void* memory =
       mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (memory == MAP_FAILED) {

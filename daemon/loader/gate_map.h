@@ -22,6 +22,11 @@ class GateMap {
   // errno.
   static absl::StatusOr<GateMap> Create();
 
+  // The map of it alone.
+  static absl::StatusOr<UniqueFd> MakeMap();
+  // Such a map, with its gates as they are.
+  static absl::StatusOr<GateMap> Map(UniqueFd fd);
+
   GateMap(GateMap&& other) noexcept
       : fd_(std::move(other.fd_)),
         slots_(std::exchange(other.slots_, nullptr)) {}

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -195,6 +197,21 @@ absl::Status AddMapId(int map, ObjectIds& ids) {
   }
   ids.push_back({false, info.id, info.name});
   return absl::OkStatus();
+}
+
+bool AreAlike(int map, int other) {
+  bpf_map_info infos[2] = {};
+  const int fds[2] = {map, other};
+  for (int i = 0; i < 2; ++i) {
+    uint32_t size = sizeof(infos[i]);
+    if (bpf_map_get_info_by_fd(fds[i], &infos[i], &size) < 0) return false;
+  }
+  const auto shape = [](const bpf_map_info& info) {
+    return std::tuple(info.type, info.key_size, info.value_size,
+                      info.max_entries, info.map_flags,
+                      std::string_view(info.name));
+  };
+  return shape(infos[0]) == shape(infos[1]);
 }
 
 absl::StatusOr<Instance> LoadInstance(

@@ -45,6 +45,9 @@ struct Instance {
 // Adds the id of a map to `ids`. kInternal: the kernel did not say.
 absl::Status AddMapId(int map, ObjectIds& ids);
 
+// Whether two maps are of one kind, size and name.
+bool AreAlike(int map, int other);
+
 // The maps that all instances share. Their owner is whoever calls.
 struct DaemonMaps {
   int gate = -1;

@@ -17,10 +17,12 @@
 #include "daemon/loader/broker_channel.h"
 #include "daemon/loader/gate_map.h"
 #include "daemon/loader/grace_keeper.h"
+#include "daemon/loader/instance.h"
 #include "daemon/loader/kernel.h"
 #include "daemon/loader/loop_object.h"
 #include "daemon/loader/privileges.h"
 #include "daemon/loader/requests.h"
+#include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
@@ -52,18 +54,20 @@ int Timeout(const Requests& requests) {
 }
 
 // Until the broker is gone (kOutOfRange) or breaks the protocol (any other).
-absl::Status Serve(BrokerChannel& broker, Requests& requests) {
+absl::Status Serve(BrokerChannel& broker, Requests& requests, FdStore& store) {
   std::vector<pollfd> polled;
   for (;;) {
     polled.clear();
     polled.push_back({broker.fd(), broker.events(), 0});
     requests.AddTo(polled);
+    if (store.queued() > 0) polled.push_back({store.fd(), POLLOUT, 0});
     if (poll(polled.data(), polled.size(), Timeout(requests)) < 0 &&
         errno != EINTR) {
       return absl::InternalError(absl::StrCat("poll: ", std::strerror(errno)));
     }
     if (auto status = requests.AnswerChildren(); !status.ok()) return status;
     if (auto status = broker.Flush(); !status.ok()) return status;
+    store.Flush();
     const auto begin = Children::Clock::now();
     if (auto status = TakeRequests(broker, requests); !status.ok())
       return status;
@@ -83,9 +87,35 @@ absl::Status Serve(BrokerChannel& broker, Requests& requests) {
   }
 }
 
+// The map of an earlier loader's, if it is there and can be such a map; else a
+// new one, which is kept from now on.
+absl::StatusOr<UniqueFd> TakeOrMake(const char* name,
+                                    absl::StatusOr<UniqueFd> (*make)(),
+                                    StoredFds& found, FdStore& store) {
+  auto made = make();
+  if (!made.ok()) return made.status();
+  const auto kept = found.find(name);
+  if (kept != found.end()) {
+    UniqueFd map = std::move(found.extract(kept).mapped());
+    if (AreAlike(map.get(), made->get())) return map;
+    store.Remove(name);
+  }
+  const int number = made->get();
+  store.Put(name, absl::MakeSpan(&number, 1));
+  return made;
+}
+
+absl::StatusOr<GateMap> TakeOrMakeGates(StoredFds& found, FdStore& store) {
+  auto map = TakeOrMake(kStoredGates, GateMap::MakeMap, found, store);
+  if (!map.ok()) return map.status();
+  return GateMap::Map(*std::move(map));
+}
+
 // What must be there before the first promise to the broker.
 absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
-                 bool& ready) {
+                 StoredFds found, bool& ready) {
+  FdStore store = FdStore::FromEnvironment();
+  for (const auto& [name, fd] : found) store.Adopt(name, 1);
   // Before the drop: some of it only root may see, some takes a ring.
   const v1::KernelFacts kernel = ReadKernelFacts();
   if (auto status = DropToLoader(kernel.io_uring_loops(), MayLookAtProcesses());
@@ -94,19 +124,19 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
   }
   auto admission = Admission::Create(kernel, options.mitigations);
   if (!admission.ok()) return admission.status();
-  auto gates = GateMap::Create();
+  auto gates = TakeOrMakeGates(found, store);
   if (!gates.ok()) return gates.status();
   Requests::LoopMaps loop_maps;
   if (kernel.io_uring_loops()) {
-    auto made = MakeTraceBuffer();
+    auto made = TakeOrMake(kStoredTrace, MakeTraceBuffer, found, store);
     if (!made.ok()) return made.status();
     loop_maps.trace = *std::move(made);
-    made = MakeStepsMap();
+    made = TakeOrMake(kStoredSteps, MakeStepsMap, found, store);
     if (!made.ok()) return made.status();
     loop_maps.steps = *std::move(made);
   }
   Requests requests(broker, options, *gates, *std::move(admission),
-                    std::move(loop_maps));
+                    std::move(loop_maps), store, std::move(found));
   auto snapshot = requests.Read();
   if (!snapshot.ok()) return snapshot.status();
   auto grace_keeper = StartGraceKeeper();
@@ -114,17 +144,19 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
   ready = true;
   auto status = requests.SendReady(kernel, *std::move(snapshot),
                                    *std::move(grace_keeper));
-  if (status.ok()) status = Serve(broker, requests);
-  gates->CloseAll();
+  if (status.ok()) status = Serve(broker, requests, store);
+  // With a store, whoever comes next decides; the broker closes them when it
+  // stops for good.
+  if (!store.keeps()) gates->CloseAll();
   return status;
 }
 
 }  // namespace
 
-int RunLoader(UniqueFd socket, const LoaderOptions& options) {
+int RunLoader(UniqueFd socket, const LoaderOptions& options, StoredFds found) {
   BrokerChannel broker(std::move(socket));
   bool ready = false;
-  const absl::Status end = Run(broker, options, ready);
+  const absl::Status end = Run(broker, options, std::move(found), ready);
   if (absl::IsOutOfRange(end)) return 0;
   if (!ready) {
     LoaderReply reply;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/fd_store.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
 
@@ -25,8 +26,10 @@ struct LoaderOptions {
   Mitigations mitigations;
 };
 
-// Serves the broker behind `socket` (SOCK_SEQPACKET) until it is gone, then
-// closes every gate; returns the process's exit status.
+// Serves the broker behind `socket` (SOCK_SEQPACKET) until it is gone; returns
+// the process's exit status. Then every gate is closed, unless a store keeps
+// what is behind them for the next loader. `found` is what the last one left
+// there.
 //
 // Looks at the kernel, gives up privileges (DropToLoader) for the whole
 // process, reads catalog and policy and says Ready. If the policy is invalid, a
@@ -35,7 +38,8 @@ struct LoaderOptions {
 // sends closes every gate and returns 1, too.
 //
 // To be called in a process of its own, without threads. Blocks.
-int RunLoader(UniqueFd socket, const LoaderOptions& options);
+int RunLoader(UniqueFd socket, const LoaderOptions& options,
+              StoredFds found = {});
 
 }  // namespace bpfgrant::daemon
 

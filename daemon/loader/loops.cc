@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/message_socket.h"
 
@@ -144,6 +145,25 @@ void Loops::Keep(Gate gate, UniqueFd structure,
   loop.structure = std::move(structure);
 }
 
+void Loops::Restore(Gate gate, UniqueFd link, UniqueFd pidfd) {
+  Loop& loop = loops_[gate];
+  loop.used = true;
+  loop.link = std::move(link);
+  if (pidfd.valid()) loop.user = UserOf(pidfd.get());
+  if (loop.user == 0u) loop.user.reset();
+  loop.owner = loop.user.value_or(0);
+  loop.pidfd = std::move(pidfd);
+}
+
+// Before anybody is told that it is attached.
+void Loops::Store(Gate gate, const Loop& loop) {
+  const int link = loop.link.get(), pidfd = loop.pidfd.get();
+  store_.Put(StoredName(kStoredLink, {gate.first, gate.second}),
+             absl::MakeSpan(&link, 1));
+  store_.Put(StoredName(kStoredProcess, {gate.first, gate.second}),
+             absl::MakeSpan(&pidfd, 1));
+}
+
 bool Loops::HasPlaceFor(uint32_t owner) const {
   const auto of_owner = std::count_if(
       children_.begin(), children_.end(), [owner](const auto& child) {
@@ -203,6 +223,8 @@ void Loops::Detach(Gate gate) {
   const auto found = loops_.find(gate);
   if (found == loops_.end()) return;
   Loop& loop = found->second;
+  store_.Remove(StoredName(kStoredLink, {gate.first, gate.second}));
+  store_.Remove(StoredName(kStoredProcess, {gate.first, gate.second}));
   const bool attaching = std::any_of(
       children_.begin(), children_.end(), [gate](const auto& child) {
         return child->id.has_value() && child->gate == gate &&
@@ -215,6 +237,12 @@ void Loops::Detach(Gate gate) {
   if (loop.link.valid()) detaching_.push_back(std::move(loop));
   loops_.erase(found);
   StartDetaching();
+}
+
+std::vector<Loops::Gate> Loops::Gates() const {
+  std::vector<Gate> gates;
+  for (const auto& [gate, loop] : loops_) gates.push_back(gate);
+  return gates;
 }
 
 bool Loops::LinkingIsFree() const {
@@ -296,7 +324,11 @@ void Loops::Finish(Child& child, const LoopWord& word, UniqueFd link,
   results.push_back({*child.id, status});
   loop.structure.reset();
   loop.link = std::move(link);
-  if (loop.unwanted) Detach(child.gate);
+  if (loop.unwanted) {
+    Detach(child.gate);
+  } else if (loop.link.valid()) {
+    Store(child.gate, loop);
+  }
 }
 
 void Loops::Listen(Child& child, std::vector<Result>& results) {

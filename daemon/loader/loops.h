@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "daemon/fd_store.h"
 #include "daemon/loader/admission.h"
 #include "daemon/loader/children.h"
 #include "daemon/loader/loop_child.h"
@@ -36,7 +37,9 @@ class Loops {
   static constexpr size_t kMaxChildren = Children::kMaxChildren;
   static constexpr size_t kMaxChildrenOfOwner = Children::kMaxChildrenOfOwner;
 
-  explicit Loops(const Mitigations& mitigations) : mitigations_(mitigations) {}
+  // Links go into `store` as well.
+  Loops(const Mitigations& mitigations, FdStore& store)
+      : mitigations_(mitigations), store_(store) {}
   // Kills the children and does not wait for them. Links that are left end with
   // the process.
   ~Loops();
@@ -56,6 +59,10 @@ class Loops {
   void Keep(Gate gate, UniqueFd structure,
             std::shared_ptr<const Program> program);
 
+  // Takes up one that an earlier loader had attached to a ring of the process
+  // behind `pidfd`, which may be invalid: then nobody is killed for it.
+  void Restore(Gate gate, UniqueFd link, UniqueFd pidfd);
+
   // Begins to attach it to the ring that the process of `pidfd` has under the
   // number `ring`. Collect answers for `id`.
   void Attach(uint64_t id, Gate gate, UniqueFd pidfd, int ring, uint32_t owner);
@@ -63,6 +70,9 @@ class Loops {
   // Its gate is closed, and nobody wants it any more: it is taken off its ring
   // and let go. Whoever holds that up is killed.
   void Detach(Gate gate);
+
+  // Of all there are.
+  std::vector<Gate> Gates() const;
 
   void AddTo(std::vector<pollfd>& polled) const;
   std::optional<Clock::time_point> NextDeadline() const;
@@ -111,6 +121,7 @@ class Loops {
   void StartDetaching();
   void GiveTurns();
   void Listen(Child& child, std::vector<Result>& results);
+  void Store(Gate gate, const Loop& loop);
   void Finish(Child& child, const LoopWord& word, UniqueFd link,
               std::vector<Result>& results);
   void HurryUp(Child& child, Clock::time_point now,
@@ -118,6 +129,7 @@ class Loops {
   void StartWaiting(std::vector<Result>& results);
 
   Mitigations mitigations_;
+  FdStore& store_;
   std::map<Gate, Loop> loops_;
   std::deque<Waiting> waiting_;
   std::deque<Loop> detaching_;

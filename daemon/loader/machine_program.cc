@@ -3,6 +3,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <pthread.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "bpf-programs/include/bpfgrant/enrolled.h"
 #include "daemon/loader/tracing_object.h"
+#include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 
 namespace bpfgrant::daemon {
@@ -23,6 +25,14 @@ namespace {
 absl::Status Failed(absl::string_view what, int error) {
   return Refuse(MayPass(error) ? v1::REASON_BUSY : v1::REASON_LOAD_FAILED,
                 absl::StrCat(what, ": ", std::strerror(error)));
+}
+
+uint64_t FreshTag() {
+  uint64_t tag = 0;
+  while (tag == 0) {
+    if (getrandom(&tag, sizeof(tag), 0) != sizeof(tag)) tag = 0;
+  }
+  return tag;
 }
 
 struct Turn {
@@ -66,7 +76,7 @@ constexpr int kStoreTries = 20;
 constexpr useconds_t kStorePauseUs = 500;
 
 // 0 or an errno.
-int Store(int map, int pidfd, const bpfgrant_enrolled& value) {
+int StoreEntry(int map, int pidfd, const bpfgrant_enrolled& value) {
   for (int tries = 1;; ++tries) {
     if (bpf_map_update_elem(map, &pidfd, &value, BPF_NOEXIST) == 0) return 0;
     if (errno != ENOMEM || tries == kStoreTries) return errno;
@@ -78,12 +88,12 @@ int Store(int map, int pidfd, const bpfgrant_enrolled& value) {
 
 absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
     const Program& program, const DaemonMaps& maps,
-    const Mitigations& mitigations) {
+    const Mitigations& mitigations, FdStore& store) {
   const v1::Manifest& manifest = program.manifest->message();
   auto object = OpenObject(program.loadable(), manifest.name());
   if (!object.ok()) return object.status();
   std::unique_ptr<MachineProgram> machine(
-      new MachineProgram(*std::move(object)));
+      new MachineProgram(*std::move(object), store, FreshTag()));
   bpf_object* loaded = machine->object_.get();
   // libbpf knows until the load only what they are like.
   machine->FindGrantMaps(manifest);
@@ -101,10 +111,56 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
   for (GrantMap& map : machine->grant_maps_) {
     map.array = bpf_map__fd(MapOf(loaded, map.name));
   }
+  machine->Store(kEnrolled, 0, machine->enrolled_);
+  for (size_t i = 0; i < machine->grant_maps_.size(); ++i) {
+    machine->Store(kArray, i, machine->grant_maps_[i].array);
+  }
   return machine;
 }
 
-MachineProgram::~MachineProgram() { Detach(); }
+std::unique_ptr<MachineProgram> MachineProgram::Restore(uint64_t tag,
+                                                        StoredFds& found,
+                                                        size_t processes,
+                                                        FdStore& store) {
+  std::unique_ptr<MachineProgram> machine(
+      new MachineProgram(BpfObject(), store, tag));
+  const auto take = [&](Part part, size_t number) {
+    const auto one = found.find(machine->StoredAs(part, number));
+    if (one == found.end()) return UniqueFd();
+    return std::move(found.extract(one).mapped());
+  };
+  UniqueFd enrolled = take(kEnrolled, 0);
+  if (!enrolled.valid()) return nullptr;
+  machine->enrolled_ = enrolled.get();
+  machine->restored_maps_.push_back(std::move(enrolled));
+  for (UniqueFd array;
+       (array = take(kArray, machine->grant_maps_.size())).valid();) {
+    machine->grant_maps_.push_back({"", array.get(), std::nullopt, false, {}});
+    machine->restored_maps_.push_back(std::move(array));
+  }
+  for (UniqueFd link;
+       (link = take(kLink, machine->restored_links_.size())).valid();) {
+    machine->restored_links_.push_back(std::move(link));
+  }
+  machine->processes_ = processes;
+  return machine;
+}
+
+MachineProgram::~MachineProgram() {
+  Detach();
+  store_.Remove(StoredAs(kEnrolled, 0));
+  for (size_t i = 0; i < grant_maps_.size(); ++i) {
+    store_.Remove(StoredAs(kArray, i));
+  }
+}
+
+std::string MachineProgram::StoredAs(Part part, size_t number) const {
+  return StoredName(kStoredMachine, {tag_, part, number});
+}
+
+void MachineProgram::Store(Part part, size_t number, int fd) {
+  store_.Put(StoredAs(part, number), absl::MakeSpan(&fd, 1));
+}
 
 void MachineProgram::FindGrantMaps(const v1::Manifest& manifest) {
   for (const v1::Manifest::Map& declared : manifest.map()) {
@@ -120,7 +176,7 @@ absl::StatusOr<std::vector<UniqueFd>> MachineProgram::AddMaps(
   for (const GrantMap& map : grant_maps_) {
     std::optional<v1::Rights> rights;
     if (map.offered && mitigations.narrowed_handles) rights = map.rights;
-    auto fd = map.shape.Make(object_.get(), map.name, rights);
+    auto fd = map.shape->Make(object_.get(), map.name, rights);
     if (!fd.ok()) return fd.status();
     made.push_back(*std::move(fd));
   }
@@ -156,14 +212,21 @@ absl::Status MachineProgram::Attach() {
       return Failed(absl::StrCat("attaching ", bpf_program__name(program)),
                     error);
     }
+    Store(kLink, links_.size(), bpf_link__fd(link));
     links_.push_back(link);
   }
   return absl::OkStatus();
 }
 
 void MachineProgram::Detach() {
+  for (size_t i = 0; i < links_.size() + restored_links_.size(); ++i) {
+    store_.Remove(StoredAs(kLink, i));
+  }
+  // The kernel detaches these with their last fd alone: they stay until the
+  // service manager has heard of it.
   for (bpf_link* link : links_) bpf_link__destroy(link);
   links_.clear();
+  restored_links_.clear();
 }
 
 absl::Status MachineProgram::Enroll(int pidfd, uint32_t slot, uint64_t nonce) {
@@ -171,7 +234,8 @@ absl::Status MachineProgram::Enroll(int pidfd, uint32_t slot, uint64_t nonce) {
   if (links_.empty()) {
     if (auto status = Attach(); !status.ok()) return status;
   }
-  if (const int error = Store(enrolled_, pidfd, {nonce, slot, 0}); error != 0) {
+  if (const int error = StoreEntry(enrolled_, pidfd, {nonce, slot, 0});
+      error != 0) {
     if (processes_ == 0) Detach();
     if (error == EEXIST) {
       return Refuse(v1::REASON_PROCESS_ENROLLED,

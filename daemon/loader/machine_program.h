@@ -7,11 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/fd_store.h"
 #include "daemon/loader/admission.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/map_shape.h"
@@ -29,10 +31,18 @@ class MachineProgram {
   // REASON_LOAD_FAILED, REASON_BUSY: the kernel refused.
   static absl::StatusOr<std::unique_ptr<MachineProgram>> Load(
       const Program& program, const DaemonMaps& maps,
-      const Mitigations& mitigations);
+      const Mitigations& mitigations, FdStore& store);
+  // What is in `store` of one that an earlier loader had loaded, which served
+  // `processes` processes: it goes on serving them, and no others. nullptr:
+  // what belongs to it is not there.
+  static std::unique_ptr<MachineProgram> Restore(uint64_t tag, StoredFds& found,
+                                                 size_t processes,
+                                                 FdStore& store);
   // Takes the program off its tracepoints and out of the kernel. Maps that
   // clients hold remain, and nobody writes them any more.
   ~MachineProgram();
+  // What it is known by in the store, with what it has there.
+  uint64_t tag() const { return tag_; }
   MachineProgram(const MachineProgram&) = delete;
   MachineProgram& operator=(const MachineProgram&) = delete;
 
@@ -59,12 +69,18 @@ class MachineProgram {
   struct GrantMap {
     std::string name;
     int array = -1;  // the map of all of them, owned by `object_`
-    MapShape shape;
+    std::optional<MapShape> shape;
     bool offered = false;
     v1::Rights rights = v1::RIGHTS_UNSPECIFIED;
   };
 
-  explicit MachineProgram(BpfObject object) : object_(std::move(object)) {}
+  MachineProgram(BpfObject object, FdStore& store, uint64_t tag)
+      : object_(std::move(object)), store_(store), tag_(tag) {}
+
+  // What the parts are called in the store.
+  enum Part : uint64_t { kEnrolled, kArray, kLink };
+  std::string StoredAs(Part part, size_t number) const;
+  void Store(Part part, size_t number, int fd);
 
   void FindGrantMaps(const v1::Manifest& manifest);
   absl::Status Attach();
@@ -75,6 +91,10 @@ class MachineProgram {
   std::vector<GrantMap> grant_maps_;
   std::vector<bpf_link*> links_;
   size_t processes_ = 0;
+  FdStore& store_;
+  const uint64_t tag_;
+  // Of one that was restored, instead of `object_` and `links_`.
+  std::vector<UniqueFd> restored_maps_, restored_links_;
 };
 
 }  // namespace bpfgrant::daemon

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/fd_store.h"
 #include "daemon/loader/admission.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/machine_program.h"
@@ -24,12 +25,16 @@ namespace bpfgrant::daemon {
 
 class MachinePrograms {
  public:
-  explicit MachinePrograms(const Mitigations& mitigations)
-      : mitigations_(mitigations) {}
+  MachinePrograms(const Mitigations& mitigations, FdStore& store)
+      : mitigations_(mitigations), store_(store) {}
 
   // Slot and nonce: what a grant is known by. A slot comes back, the pair does
   // not.
   using Gate = std::pair<uint32_t, uint64_t>;
+
+  // Takes up what an earlier loader had loaded, out of `found`: the grants
+  // whose processes are there, until Dismiss.
+  void Restore(StoredFds& found);
 
   // Makes a grant's maps, and loads `program` if no other grant had it loaded.
   // Returns what the client gets. REASON_LOAD_FAILED: the kernel refused.
@@ -39,6 +44,9 @@ class MachinePrograms {
   // Has the grant's program serve the process of `pidfd`. Once for a grant.
   // As MachineProgram::Enroll; REASON_UNKNOWN_GRANT: none waits for a process.
   absl::Status Enroll(Gate gate, UniqueFd pidfd);
+  // Of all there are.
+  std::vector<Gate> Gates() const;
+
   // The end of a grant, whose gate is closed by then. With the last one its
   // program goes.
   void Dismiss(Gate gate);
@@ -53,6 +61,7 @@ class MachinePrograms {
       const Program& program, const DaemonMaps& maps);
 
   Mitigations mitigations_;
+  FdStore& store_;
   std::map<Gate, Grant> grants_;
   std::map<std::string, std::weak_ptr<MachineProgram>> programs_;  // identity
 };

@@ -14,15 +14,21 @@ bool Exists(const ObjectId& object, const Existing& existing) {
 }
 
 std::string Describe(const ObjectId& object) {
-  return absl::StrCat(object.program ? "program " : "map ", object.id, " (",
-                      object.name, ")");
+  // What was loaded before a restart is known by number.
+  return absl::StrCat(object.program ? "program " : "map ", object.id,
+                      object.name.empty() ? "" : " (", object.name,
+                      object.name.empty() ? "" : ")");
 }
 
 }  // namespace
 
 void ObjectRegister::Enter(Gate gate, ObjectIds own, ObjectIds session_maps) {
   own_[gate] = std::move(own);
-  if (!session_maps.empty()) session_maps_[gate] = std::move(session_maps);
+  if (!session_maps.empty()) EnterSessionMaps(gate, std::move(session_maps));
+}
+
+void ObjectRegister::EnterSessionMaps(Gate gate, ObjectIds maps) {
+  session_maps_[gate] = std::move(maps);
 }
 
 LookReply ObjectRegister::Look(const LookRequest& request,

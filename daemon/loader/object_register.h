@@ -24,6 +24,7 @@ class ObjectRegister {
   using Gate = std::pair<uint32_t, uint64_t>;
 
   void Enter(Gate gate, ObjectIds own, ObjectIds session_maps);
+  void EnterSessionMaps(Gate gate, ObjectIds maps);
 
   // Compares with what exists, and forgets that of which nothing does. Of a
   // gate that nobody loaded anything behind, nothing is left.

@@ -23,6 +23,7 @@
 #include "daemon/loader/safe_file.h"
 #include "daemon/loader/signature_check.h"
 #include "daemon/loader/tracing_manifest.h"
+#include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -222,6 +223,7 @@ absl::Status Requests::OnLoad(uint64_t id, const LoadRequest& request,
        {&instance->objects, &instance->session_objects}) {
     AddIds(*made, *reply.mutable_load());
   }
+  const uint32_t program_id = instance->objects.front().id;
   if (census_.ok()) {
     register_.Enter(gate, std::move(instance->objects),
                     std::move(instance->session_objects));
@@ -235,10 +237,20 @@ absl::Status Requests::OnLoad(uint64_t id, const LoadRequest& request,
   if (IsLoop((*program)->manifest->message())) {
     loops_.Keep(gate, std::move(instance->program), *program);
   } else {
+    reply.mutable_load()->add_fd_id(program_id);
     fds.push_back(std::move(instance->program));
   }
-  for (UniqueFd& handle : instance->handles) fds.push_back(std::move(handle));
-  for (UniqueFd& map : instance->session_maps) fds.push_back(std::move(map));
+  ObjectIds ids;
+  for (std::vector<UniqueFd>* maps :
+       {&instance->handles, &instance->session_maps}) {
+    for (UniqueFd& map : *maps) {
+      if (auto status = AddMapId(map.get(), ids); !status.ok()) {
+        return SendRefusal(id, status);
+      }
+      fds.push_back(std::move(map));
+    }
+  }
+  for (const ObjectId& map : ids) reply.mutable_load()->add_fd_id(map.id);
   return broker_.Send(std::move(reply), std::move(fds));
 }
 
@@ -254,13 +266,14 @@ absl::Status Requests::LoadMaps(uint64_t id, const LoadRequest& request,
       return SendRefusal(id, status);
     }
   }
+  LoaderReply reply;
+  reply.set_id(id);
+  AddIds(maps, *reply.mutable_load());
+  *reply.mutable_load()->mutable_fd_id() = reply.load().map_id();
   if (census_.ok()) {
     register_.Enter({request.gate_slot(), request.gate_nonce()},
                     std::move(maps), {});
   }
-  LoaderReply reply;
-  reply.set_id(id);
-  reply.mutable_load();
   return broker_.Send(std::move(reply), *std::move(handles));
 }
 
@@ -281,6 +294,64 @@ absl::Status Requests::OnDismiss(uint64_t id, const DismissRequest& request) {
   configurations_.Forget({request.gate_slot(), request.gate_nonce()});
   LoaderReply reply;
   reply.mutable_dismiss();
+  return Answer(id, absl::OkStatus(), std::move(reply));
+}
+
+void Requests::TakeUpFound() {
+  machine_programs_.Restore(found_);
+  std::vector<std::pair<std::vector<uint64_t>, UniqueFd>> links;
+  for (auto& [name, fd] : found_) {
+    const auto numbers = NumbersOf(name, kStoredLink);
+    if (numbers.has_value() && numbers->size() == 2) {
+      links.emplace_back(*numbers, std::move(fd));
+    }
+  }
+  for (auto& [numbers, link] : links) {
+    found_.erase(StoredName(kStoredLink, numbers));
+    UniqueFd process;
+    const auto found = found_.find(StoredName(kStoredProcess, numbers));
+    if (found != found_.end()) {
+      process = std::move(found_.extract(found).mapped());
+    }
+    loops_.Restore({static_cast<uint32_t>(numbers[0]), numbers[1]},
+                   std::move(link), std::move(process));
+  }
+}
+
+absl::Status Requests::OnResume(uint64_t id, const ResumeRequest& request) {
+  for (const ResumeRequest::Instance& instance : request.instance()) {
+    ObjectIds objects;
+    for (const uint32_t number : instance.program_id()) {
+      objects.push_back({true, number, ""});
+    }
+    for (const uint32_t number : instance.map_id()) {
+      objects.push_back({false, number, ""});
+    }
+    const ObjectRegister::Gate gate{instance.gate_slot(),
+                                    instance.gate_nonce()};
+    if (instance.live()) resumed_.insert(gate);
+    if (!census_.ok()) continue;
+    if (instance.session_maps()) {
+      register_.EnterSessionMaps(gate, std::move(objects));
+    } else {
+      register_.Enter(gate, std::move(objects), {});
+    }
+  }
+  if (request.last()) {
+    TakeUpFound();
+    for (const auto& gate : loops_.Gates()) {
+      if (!resumed_.contains(gate)) loops_.Detach(gate);
+    }
+    for (const auto& gate : machine_programs_.Gates()) {
+      if (!resumed_.contains(gate)) machine_programs_.Dismiss(gate);
+    }
+    resumed_.clear();
+    // What is left was a loop's or a grant's that is gone.
+    for (const auto& [name, fd] : found_) store_.Remove(name);
+    found_.clear();
+  }
+  LoaderReply reply;
+  reply.mutable_resume();
   return Answer(id, absl::OkStatus(), std::move(reply));
 }
 
@@ -442,6 +513,8 @@ absl::Status Requests::Handle(BrokerChannel::Request request) {
     case LoaderRequest::kExecutable:
       return OnExecutable(id, request.message.executable(),
                           std::move(request.fds[0]));
+    case LoaderRequest::kResume:
+      return OnResume(id, request.message.resume());
     case LoaderRequest::kConfigure: {
       LoaderReply reply;
       reply.mutable_configure();

@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bpfgrant/daemon/loader.pb.h"
+#include "daemon/fd_store.h"
 #include "daemon/loader/admission.h"
 #include "daemon/loader/attach.h"
 #include "daemon/loader/broker_channel.h"
@@ -40,17 +42,21 @@ class Requests {
     UniqueFd trace, steps;
   };
 
+  // `found` is what an earlier loader left in `store`, the maps taken out.
   Requests(BrokerChannel& broker, const LoaderOptions& options, GateMap& gates,
-           Admission admission, LoopMaps loop_maps)
-      : broker_(broker),
+           Admission admission, LoopMaps loop_maps, FdStore& store,
+           StoredFds found)
+      : store_(store),
+        found_(std::move(found)),
+        broker_(broker),
         options_(options),
         gates_(gates),
         admission_(std::move(admission)),
         loop_maps_(std::move(loop_maps)),
         census_(Census::Create()),
         attacher_(options.mitigations),
-        loops_(options.mitigations),
-        machine_programs_(options.mitigations),
+        loops_(options.mitigations, store),
+        machine_programs_(options.mitigations, store),
         configurations_(options.mitigations) {}
 
   // Reads catalog and policy and puts both in force, or changes nothing.
@@ -100,6 +106,9 @@ class Requests {
   absl::Status OnEnroll(uint64_t id, const EnrollRequest& request,
                         UniqueFd pidfd);
   absl::Status OnDismiss(uint64_t id, const DismissRequest& request);
+  absl::Status OnResume(uint64_t id, const ResumeRequest& request);
+  // Those that are in `found_`, live or not.
+  void TakeUpFound();
   absl::Status OnExecutable(uint64_t id, const ExecutableRequest& request,
                             UniqueFd pidfd);
   absl::StatusOr<Reload> BeginReload();
@@ -111,6 +120,8 @@ class Requests {
   absl::Status Answer(uint64_t id, const absl::Status& status,
                       LoaderReply reply);
 
+  FdStore& store_;
+  StoredFds found_;  // until the broker has said what of it goes on
   BrokerChannel& broker_;
   const LoaderOptions& options_;
   GateMap& gates_;
@@ -125,6 +136,8 @@ class Requests {
   Configurations configurations_;
   Catalog catalog_;
   Catalog replaced_;  // the one before, which is forgotten bit by bit
+  // Gates that go on after a restart, until all are known.
+  std::set<ObjectRegister::Gate> resumed_;
   std::deque<uint64_t> reloads_;  // asked for; the first is under way
   std::optional<Reload> reload_;
 };

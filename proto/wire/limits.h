@@ -117,12 +117,12 @@ inline constexpr size_t kMaxBusCallsPerUser = 8;
 inline constexpr std::chrono::milliseconds kAskDeadline{120'000};
 inline constexpr std::chrono::milliseconds kPolkitDeadline{5'000};
 
-// What outlives the daemon. A record of the ledger's file. Bytes.
-inline constexpr size_t kMaxRecordBytes = 4096;
-// fds that the service manager keeps: FileDescriptorStoreMax= of its unit.
+// What outlives the daemon. fds that the service manager keeps: FileDescriptorStoreMax= of its unit.
 inline constexpr size_t kMaxStoredFds = 32768;
-// For the clients of a daemon that was restarted to say what they wait for.
-inline constexpr std::chrono::milliseconds kResumeDeadline{60'000};
+// Grants that the loader is told of at once, after that.
+inline constexpr int kMaxResumedAtOnce = 128;
+// Requests of a session that are sent again after that.
+inline constexpr size_t kMaxResent = 1024;
 
 // The audit trail. Records that wait for the journal.
 inline constexpr size_t kMaxQueuedRecords = 16384;

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,6 +63,21 @@ std::string DescribeEnd(int status) {
              : absl::StrCat("it ended by signal ", WTERMSIG(status));
 }
 
+// From 3 on, in the process that is to be the daemon; `pid` is the variable
+// that names it. After fork(2): nothing is allocated.
+void PassFds(const std::vector<int>& numbers, std::string& pid) {
+  if (numbers.empty()) return;
+  const int first = STDERR_FILENO + 1;
+  const int count = static_cast<int>(numbers.size());
+  int above = first + count;
+  for (const int number : numbers) above = std::max(above, number + 1);
+  // First out of the way of each other.
+  for (int i = 0; i < count; ++i) dup2(numbers[i], above + i);
+  for (int i = 0; i < count; ++i) dup2(above + i, first + i);
+  for (int i = 0; i < count; ++i) close(above + i);
+  std::snprintf(pid.data(), pid.size() + 1, "LISTEN_PID=%d", getpid());
+}
+
 std::vector<char*> Pointers(std::vector<std::string>& strings) {
   std::vector<char*> pointers;
   for (std::string& string : strings) pointers.push_back(string.data());
@@ -75,7 +92,8 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
     const std::string_view name =
         std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
     if (name != "NOTIFY_SOCKET" && name != "LISTEN_FDS" &&
-        name != "LISTEN_PID" && name != "JOURNAL_STREAM") {
+        name != "LISTEN_PID" && name != "LISTEN_FDNAMES" && name != "FDSTORE" &&
+        name != "JOURNAL_STREAM") {
       environment.emplace_back(*entry);
     }
   }
@@ -109,19 +127,72 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(
   char name[] = "/run/bpfgrant-test.XXXXXX";
   if (mkdtemp(name) == nullptr || chmod(name, 0755) < 0) return Failed(name);
   std::unique_ptr<Daemon> daemon(new Daemon(name));
+  daemon->options_ = options;
   absl::Status status = daemon->Prepare(options);
+  if (status.ok() && options.store) status = daemon->BindSockets();
   if (status.ok()) status = daemon->Launch(options);
-  if (status.ok()) {
-    status = daemon->WaitForNotice("READY=1", options.start_timeout);
-  }
+  if (status.ok()) status = daemon->AwaitReady();
+  if (!status.ok()) return status;
+  return daemon;
+}
+
+absl::Status Daemon::AwaitReady() {
+  const absl::Status status = WaitForNotice("READY=1", options_.start_timeout);
   if (!status.ok()) {
     return absl::InternalError(absl::StrCat(
         "the daemon did not start: ", std::string(status.message()),
-        "\n--- its log\n", daemon->Log(), "---"));
+        "\n--- its log\n", Log(), "---"));
   }
-  const std::vector<pid_t> children = ChildrenOf(daemon->broker_);
-  if (children.size() == 1) daemon->loader_ = children.front();
-  return daemon;
+  const std::vector<pid_t> children = ChildrenOf(broker_);
+  if (children.size() == 1) loader_ = children.front();
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::BindSockets() {
+  for (const auto& [name, type] : {std::pair("broker.sock", SOCK_SEQPACKET),
+                                   std::pair("control.sock", SOCK_STREAM)}) {
+    UniqueFd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, (runtime_ / name).c_str(),
+                 sizeof(address.sun_path) - 1);
+    if (bind(socket.get(), reinterpret_cast<sockaddr*>(&address),
+             sizeof(address)) < 0 ||
+        chmod(address.sun_path, 0666) < 0 || listen(socket.get(), 1024) < 0) {
+      return Failed(name);
+    }
+    listening_.emplace("bpfgrantd.socket", std::move(socket));
+  }
+  return keeper_.Start(folder_ / "store.sock", folder_ / "notify.sock");
+}
+
+absl::Status Daemon::Restart(Process process, int signal,
+                             const std::function<void()>& meanwhile) {
+  const pid_t broker = broker_, loader = loader_;
+  notices_.Drain();
+  Kill(process, signal);
+  // The other one ends by itself, or is killed as a service manager does it.
+  const auto ended = [&] {
+    return WaitForEnd(milliseconds(0)) >= 0 || broker_ < 0;
+  };
+  if (!WaitUntil(ended, milliseconds(10'000))) {
+    return absl::DeadlineExceededError("the broker does not end");
+  }
+  if (!WaitUntil([loader] { return !IsRunning(loader); },
+                 milliseconds(5'000))) {
+    kill(loader, SIGKILL);
+  }
+  kill(-broker, SIGKILL);
+  if (guard_ > 0) {
+    kill(guard_, SIGKILL);
+    waitpid(guard_, nullptr, 0);
+    guard_ = -1;
+  }
+  guard_alive_.reset();
+  loader_ = -1;
+  meanwhile();
+  const absl::Status status = Launch(options_);
+  return status.ok() ? AwaitReady() : status;
 }
 
 absl::Status Daemon::Prepare(const DaemonOptions& options) {
@@ -174,9 +245,28 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
   }
   words.insert(words.end(), options.arguments.begin(), options.arguments.end());
   std::vector<std::string> environment = options.environment;
-  environment.push_back(
-      absl::StrCat("NOTIFY_SOCKET=", (folder_ / "notify.sock").string()));
+  environment.push_back(absl::StrCat(
+      "NOTIFY_SOCKET=",
+      (folder_ / (options.store ? "store.sock" : "notify.sock")).string()));
   environment = Environment(environment);
+  FdKeeper::Fds passed = options.store ? keeper_.Copy() : FdKeeper::Fds();
+  std::vector<int> numbers;
+  std::vector<std::string> names;
+  for (const FdKeeper::Fds* fds : {&listening_, &passed}) {
+    for (const auto& [name, fd] : *fds) {
+      numbers.push_back(fd.get());
+      names.push_back(name);
+    }
+  }
+  // The pid is filled in by the process that has it.
+  std::string listen_pid = "LISTEN_PID=0000000000";
+  if (options.store) {
+    environment.push_back("FDSTORE=16384");
+    environment.push_back(absl::StrCat("LISTEN_FDS=", numbers.size()));
+    environment.push_back(
+        absl::StrCat("LISTEN_FDNAMES=", absl::StrJoin(names, ":")));
+    environment.push_back(listen_pid);
+  }
   const std::vector<char*> arguments = Pointers(words);
   const std::vector<char*> variables = Pointers(environment);
   UniqueFd log(open((folder_ / "log").c_str(),
@@ -191,6 +281,7 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
     dup2(nothing.get(), STDIN_FILENO);
     dup2(log.get(), STDOUT_FILENO);
     dup2(log.get(), STDERR_FILENO);
+    PassFds(numbers, environment.back());
     execve(binary.c_str(), arguments.data(), variables.data());
     dprintf(STDERR_FILENO, "%s: %s\n", binary.c_str(), std::strerror(errno));
     _exit(127);

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "gtest/gtest.h"
 #include "proto/wire/unique_fd.h"
+#include "tests/harness/fd_keeper.h"
 #include "tests/harness/notify_socket.h"
 
 namespace bpfgrant::test {
@@ -36,6 +38,8 @@ struct DaemonOptions {
   std::vector<std::string> without;
   std::vector<std::string> arguments;    // besides the fixture's own
   std::vector<std::string> environment;  // "NAME=value"; besides the test's own
+  // A service manager that has the sockets, and a store of fds.
+  bool store = false;
   std::chrono::milliseconds start_timeout{20'000};
 };
 
@@ -100,6 +104,16 @@ class Daemon {
   absl::Status Reload(
       std::chrono::milliseconds timeout = std::chrono::milliseconds(20'000));
 
+  // Ends what runs with `signal` for that process (the other one is killed if
+  // it does not end by itself), and starts it again with what was stored, as a
+  // service manager would; waits until it is ready. `meanwhile` is called when
+  // nothing runs. Errors as Start's.
+  absl::Status Restart(
+      Process process, int signal,
+      const std::function<void()>& meanwhile = [] {});
+  // Of one with a store.
+  FdKeeper& store() { return keeper_; }
+
   // -1 if there is none (any more).
   pid_t PidOf(Process process) const;
   void Kill(Process process, int signal);
@@ -120,13 +134,18 @@ class Daemon {
 
   absl::Status Prepare(const DaemonOptions& options);
   absl::Status Launch(const DaemonOptions& options);
+  absl::Status BindSockets();
+  absl::Status AwaitReady();
   // Waits until the daemon says `line` to its service manager.
   absl::Status WaitForNotice(const std::string& line,
                              std::chrono::milliseconds timeout);
   void KillAll();
 
   const std::filesystem::path folder_, runtime_, catalog_, policy_, admission_;
+  DaemonOptions options_;
   NotifySocket notices_;
+  FdKeeper keeper_;
+  FdKeeper::Fds listening_;
   UniqueFd guard_alive_;
   pid_t broker_ = -1;  // the process that was started
   pid_t loader_ = -1;

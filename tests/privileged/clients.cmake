@@ -32,7 +32,7 @@ target_compile_definitions(bpfgrant_client_harness
   PUBLIC DAEMON_PATH="$<TARGET_FILE:bpfgrantd>")
 add_dependencies(bpfgrant_client_harness nobody bpfgrant_program_headers)
 
-foreach(topic IN ITEMS admission rights revoke gate_reuse held lifetime startup daemon delivery
+foreach(topic IN ITEMS admission restart rights revoke gate_reuse held lifetime startup daemon delivery
     enroll executable seccomp capacity)
   bpfgrant_add_test(privileged_${topic} LABEL privileged
     SOURCES ${topic}_test.cc
