@@ -32,6 +32,11 @@ target_compile_definitions(bpfgrant_client_harness
   PUBLIC DAEMON_PATH="$<TARGET_FILE:bpfgrantd>")
 add_dependencies(bpfgrant_client_harness nobody bpfgrant_program_headers)
 
+bpfgrant_add_test(privileged_restart_soak LABEL privileged
+  SOURCES restart_soak_test.cc
+  LIBRARIES bpfgrant_client_harness)
+target_compile_definitions(privileged_restart_soak PRIVATE RESTARTS=12)
+
 foreach(topic IN ITEMS admission restart rights revoke gate_reuse held lifetime startup daemon delivery
     enroll executable seccomp capacity)
   bpfgrant_add_test(privileged_${topic} LABEL privileged

@@ -201,5 +201,199 @@ TEST_F(RestartTest, NothingPilesUpInTheStore) {
       << " fds of instances";
 }
 
+// What a tracing program serves goes on, and so does what it counts.
+TEST_F(RestartTest, TracingGoesOn) {
+  DaemonOptions options;
+  options.store = true;
+  options.programs = {"io_latency"};
+  ASSERT_NO_FATAL_FAILURE(ClientTest::Start(options));
+  Nobody client, other;
+  Connect(client);
+  Connect(other);
+  const Acquired acquired = client.Acquire("io_latency any");
+  client.Do("nops 30");
+  ASSERT_NO_FATAL_FAILURE(
+      Restart(Process::kLoader, SIGKILL, [&] { client.Do("nops 7"); }));
+  client.Do("nops 3");
+  EXPECT_EQ(client.Number("latencies 0 0", 1), 40u);
+  // Another one begins, and the first one ends, each by itself.
+  other.Acquire("io_latency any");
+  other.Do("nops 5");
+  EXPECT_EQ(RevokeGrant(acquired.grant), 1u);
+  client.Do("nops 100");
+  other.Do("nops 6");
+  EXPECT_EQ(client.Number("latencies 0 0", 1), 40u);
+  EXPECT_EQ(other.Number("latencies 0 0", 1), 11u);
+}
+
+// --- What goes over the wire, without the library ----------------------------
+
+// Of v1::ServerFrame.
+const std::string kAcquired = "ok 4 4";
+const std::string kResumed = "ok 22 0";
+const std::string kResumeReply = "ok 23 0";
+
+class RawRestartTest : public RestartTest {
+ protected:
+  // Asks twice and reads nothing: one grant is on its way, and one waits in the
+  // daemon for that to be read (requests 2 and 3). Then the daemon is killed.
+  void BeKilledWithOneUnsent(Nobody& client) {
+    ASSERT_NO_FATAL_FAILURE(Start());
+    client.Do("raw-connect " + daemon().broker_socket());
+    client.Do("raw-hello");
+    client.Do("raw-receive");
+    first_ = client.Do("raw-acquire packet_sampler").empty() ? 2 : 0;
+    client.Do("raw-acquire packet_sampler");
+    ASSERT_TRUE(WaitUntil([&] { return Live().size() == 2; }, kPatience));
+    ASSERT_NO_FATAL_FAILURE(Restart());
+    // What was sent has arrived, wherever the daemon has gone.
+    EXPECT_EQ(client.Ask("raw-receive"), kAcquired);
+    EXPECT_EQ(client.Ask("raw-receive"), kResumed);
+  }
+  // Those that are granted and have not ended.
+  std::vector<uint64_t> Live() {
+    std::vector<uint64_t> ids;
+    const auto grants = administrator().Grants();
+    EXPECT_TRUE(grants.ok()) << grants.status();
+    for (const v1::GrantInfo& grant : grants->grant()) {
+      if (grant.claimed() && grant.ended() == v1::REASON_UNSPECIFIED) {
+        ids.push_back(grant.grant());
+      }
+    }
+    return ids;
+  }
+  uint64_t first_ = 0;
+};
+
+TEST_F(RawRestartTest, WhatWasGrantedAndNotSentIsSentOnce) {
+  Nobody client;
+  ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
+  const std::vector<uint64_t> before = Live();
+  EXPECT_EQ(before.size(), 2u);
+  client.Do(absl::StrCat("raw-resume 1 ", first_ + 1));
+  EXPECT_EQ(client.Ask("raw-receive"), kResumeReply);
+  client.Do(absl::StrCat("raw-again ", first_ + 1, " packet_sampler"));
+  EXPECT_EQ(client.Ask("raw-receive"), kAcquired);
+  EXPECT_EQ(Live(), before);
+  // A third time is no request of before any more.
+  client.Do(absl::StrCat("raw-again ", first_ + 1, " packet_sampler"));
+  EXPECT_EQ(client.Ask("raw-receive"), "closed");
+}
+
+TEST_F(RawRestartTest, WhatNobodyWaitsForEnds) {
+  Nobody client;
+  ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
+  client.Do("raw-resume 1");
+  EXPECT_EQ(client.Ask("raw-receive"), kResumeReply);
+  EXPECT_EQ(Live().size(), 1u);
+}
+
+// One that was answered is not granted a second time.
+TEST_F(RawRestartTest, WhatWasAnsweredIsRefused) {
+  Nobody client;
+  ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
+  client.Do(absl::StrCat("raw-resume 1 ", first_, " ", first_ + 1));
+  EXPECT_EQ(client.Ask("raw-receive"), kResumeReply);
+  client.Do(absl::StrCat("raw-again ", first_, " packet_sampler"));
+  EXPECT_EQ(client.Ask("raw-receive"), "refused out-of-order");
+  EXPECT_EQ(Live().size(), 2u);
+}
+
+// Until it has said that it knows, nothing it says counts.
+TEST_F(RawRestartTest, NothingCountsBeforeTheResume) {
+  Nobody client;
+  ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
+  client.Do("raw-acquire packet_sampler");
+  client.Do("raw-resume 0");
+  client.Do("raw-acquire packet_sampler");
+  client.Do(absl::StrCat("raw-resume 1 ", first_ + 1));
+  EXPECT_EQ(client.Ask("raw-receive"), kResumeReply);
+  EXPECT_EQ(Live().size(), 2u);
+  client.Do("raw-resume 1");
+  EXPECT_EQ(client.Ask("raw-receive"), "refused out-of-order");
+}
+
+TEST_F(RawRestartTest, AResumeThatNoClientSends) {
+  for (const std::string resume : {"2", "1 99", "1 4"}) {
+    Nobody client;
+    ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
+    client.Do("raw-resume " + resume);
+    EXPECT_EQ(client.Ask("raw-receive"), "closed") << resume;
+    EXPECT_TRUE(WaitUntil([&] { return Live().empty(); }, kPatience));
+    EXPECT_TRUE(daemon().Stop().ok());
+  }
+}
+
+TEST_F(RawRestartTest, AResumeOfWhatWasNotRestarted) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  Nobody client;
+  client.Do("raw-connect " + daemon().broker_socket());
+  client.Do("raw-hello");
+  client.Do("raw-receive");
+  client.Do("raw-resume 0");
+  EXPECT_EQ(client.Ask("raw-receive"), "refused out-of-order");
+}
+
+// Another process with the connection is as little the client as before.
+TEST_F(RawRestartTest, AForkIsStillAnother) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  Nobody client;
+  Connect(client);
+  client.Acquire("packet_sampler program");
+  client.Do("fork");
+  ASSERT_NO_FATAL_FAILURE(Restart());
+  client.Do("child raw-take-over");
+  client.Do("child raw-resume 1");
+  EXPECT_TRUE(WaitUntil([&] { return Live().empty(); }, kPatience));
+}
+
+// --- What the service manager does not do ------------------------------------
+
+// The sockets of sessions that the store lost are gone: their grants end.
+TEST_F(RestartTest, WhatTheStoreLostEnds) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  Nobody client;
+  Connect(client);
+  client.Do("udp");
+  client.Acquire("packet_sampler program");
+  client.Do("attach 0 0");
+  ASSERT_NO_FATAL_FAILURE(Restart(Process::kBroker, SIGKILL,
+                                  [&] { daemon().store().Drop("session."); }));
+  EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 0");
+  EXPECT_EQ(client.Ask("ended 0"), "ok session-ended");
+}
+
+// Nor is anything of another daemon's taken for this one's.
+TEST_F(RestartTest, WithoutTheLedgerEverythingEnds) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  Nobody client;
+  Connect(client);
+  client.Do("udp");
+  client.Acquire("packet_sampler program");
+  client.Do("attach 0 0");
+  ASSERT_NO_FATAL_FAILURE(Restart(Process::kBroker, SIGKILL,
+                                  [&] { daemon().store().Drop("ledger"); }));
+  EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 0");
+  EXPECT_EQ(client.Ask("ended 0"), "ok session-ended");
+  Nobody later;
+  Connect(later);
+  later.Acquire("packet_sampler program");
+}
+
+// One that reads nothing for a while delays nobody.
+TEST_F(RestartTest, AManagerThatHangsDelaysNobody) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  daemon().store().Pause(true);
+  for (int i = 0; i < 40; ++i) {
+    Nobody client;
+    Connect(client);
+    client.Acquire("packet_sampler program");
+  }
+  daemon().store().Pause(false);
+  WaitUntilIdle();
+  EXPECT_TRUE(WaitUntil([&] { return daemon().store().Count("session.") == 1; },
+                        kPatience));
+}
+
 }  // namespace
 }  // namespace bpfgrant::test

@@ -99,7 +99,7 @@ TEST(LedgerTest, WhatEndedWithAGrantCountsForItself) {
   Ledger ledger;
   const v1::GrantInfo holder = ledger.Add(Entry("a", 1, "p")).info;
   ledger.Remove(1);
-  EXPECT_EQ(ledger.AddRetired(holder), 2u);
+  EXPECT_EQ(ledger.AddRetired(holder, {}), 2u);
   EXPECT_EQ(ledger.InUse("a", 1), 1u);
   EXPECT_EQ(ledger.RetiredOf("a", 1), 1u);
   // It never was a grant.

@@ -10,12 +10,13 @@
 
 namespace bpfgrant::test {
 
-void AttachTest::Begin(const std::vector<std::string>& without) {
+void AttachTest::Begin(const std::vector<std::string>& without, bool store) {
   BPFGRANT_REQUIRE_KERNEL(KernelHasLoops(),
                           "io_uring loops (struct io_uring_bpf_ops)");
   DaemonOptions options;
   options.build_catalog = false;
   options.without = without;
+  options.store = store;
   ASSERT_NO_FATAL_FAILURE(Start(options));
   AddProgram("puppet");
 }

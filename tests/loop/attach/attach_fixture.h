@@ -21,7 +21,7 @@ class AttachTest : public ClientTest {
  protected:
   // Starts the daemon, less some defences. Skips where the kernel has no
   // loops. Use as BPFGRANT_START(...).
-  void Begin(const std::vector<std::string>& without);
+  void Begin(const std::vector<std::string>& without, bool store = false);
   // One more: "foreign" or "sharer".
   void AddProgram(const std::string& name);
   // At the end nothing must be left: no grant, no gate, no child of the
@@ -42,6 +42,10 @@ class AttachTest : public ClientTest {
 
 #define BPFGRANT_START(...)                      \
   ASSERT_NO_FATAL_FAILURE(Begin({__VA_ARGS__})); \
+  if (IsSkipped()) return
+
+#define BPFGRANT_START_WITH_STORE()                   \
+  ASSERT_NO_FATAL_FAILURE(Begin({}, /*store=*/true)); \
   if (IsSkipped()) return
 
 }  // namespace bpfgrant::test

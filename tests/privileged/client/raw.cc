@@ -101,6 +101,25 @@ std::string RawAcquire(Client& client, const Words& words) {
   return RawSend(client, frame, fds);
 }
 
+// raw-resume RESTART [NUMBER...]: the answer to a Resumed; those are awaited.
+std::string RawResume(Client& client, const Words& words) {
+  v1::ClientFrame frame;
+  frame.mutable_resume()->set_restart(Number(words.at(0)));
+  for (size_t i = 1; i < words.size(); ++i) {
+    frame.mutable_resume()->add_pending(Number(words.at(i)));
+  }
+  return RawSend(client, frame);
+}
+
+// raw-again NUMBER PROGRAM: an acquire, under that number.
+std::string RawAgain(Client& client, const Words& words) {
+  const uint64_t last = client.raw_request;
+  client.raw_request = Number(words.at(0)) - 1;
+  const std::string sent = RawAcquire(client, {words.begin() + 1, words.end()});
+  client.raw_request = last;
+  return sent;
+}
+
 // Asks for the daemon's status: any call does that a session may make.
 std::string RawStatus(Client& client, const Words& words) {
   v1::ClientFrame frame;
@@ -139,6 +158,8 @@ void AddRawCommands(Commands& commands) {
   commands["raw-receive"] = RawReceive;
   commands["raw-hello"] = RawHello;
   commands["raw-acquire"] = RawAcquire;
+  commands["raw-resume"] = RawResume;
+  commands["raw-again"] = RawAgain;
   commands["raw-status"] = RawStatus;
   commands["raw-give"] = RawGive;
   commands["raw-take"] = RawTake;

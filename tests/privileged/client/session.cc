@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <deque>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -111,6 +113,49 @@ std::string CountGrants(Client& client, const Words&) {
   return absl::StrCat("ok ", grants->grant_size(), " ", others);
 }
 
+// churn MILLISECONDS: for so long it acquires packet_samplers, keeps three of
+// them, and releases the oldest, waiting or not for it to be gone. "ok", how
+// many there were, and the numbers of those that it holds at the end.
+std::string Churn(Client& client, const Words& words) {
+  const auto until = std::chrono::steady_clock::now() +
+                     std::chrono::milliseconds(Number(words.at(0)));
+  std::deque<Grant> held;
+  size_t acquired = 0;
+  while (std::chrono::steady_clock::now() < until) {
+    auto grant =
+        client.connection.value().Acquire({.program = "packet_sampler",
+                                           .interface = "packet_sampler/1",
+                                           .delivery = v1::DELIVERY_PROGRAM});
+    if (!grant.ok()) return Describe(grant.status());
+    ++acquired;
+    for (const Grant::Handle& handle : grant->handles()) {
+      if (fcntl(handle.fd.get(), F_GETFD) < 0) return "failed: no fd";
+    }
+    held.push_back(*std::move(grant));
+    if (held.size() <= 3) continue;
+    if (held.front().ended()) {
+      return absl::StrCat("failed: it ended, ",
+                          ReasonName(held.front().end_reason()));
+    }
+    if (acquired % 3 == 0) {
+      const absl::Status status =
+          held.front().ReleaseAndWait(std::chrono::seconds(20));
+      if (!status.ok()) return Describe(status);
+    }
+    held.pop_front();
+  }
+  // An answer by which the last release has been heard.
+  if (auto status = client.connection.value().Status(); !status.ok()) {
+    return Describe(status.status());
+  }
+  std::string text = absl::StrCat("ok ", acquired);
+  for (Grant& grant : held) {
+    absl::StrAppend(&text, " ", grant.id());
+    client.grants.push_back({std::move(grant), nullptr});
+  }
+  return text;
+}
+
 std::string Status(Client& client, const Words&) {
   const auto status = client.connection.value().Status();
   return status.ok() ? absl::StrCat("ok ", status->sessions())
@@ -191,6 +236,7 @@ void AddSessionCommands(Commands& commands) {
   commands["reload"] = Reload;
   commands["inherited"] = Inherited;
   commands["many"] = Many;
+  commands["churn"] = Churn;
 }
 
 }  // namespace bpfgrant::test

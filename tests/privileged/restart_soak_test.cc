@@ -1,0 +1,103 @@
+// The daemon is ended again and again, at any moment, while clients acquire and
+// release; in the end nobody has lost anything, and nothing is left over.
+//
+// RESTARTS says how often.
+
+#include <signal.h>
+
+#include <deque>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gtest/gtest.h"
+#include "tests/harness/process_tree.h"
+#include "tests/privileged/client_fixture.h"
+
+namespace bpfgrant::test {
+namespace {
+
+using Process = Daemon::Process;
+using std::chrono::milliseconds;
+
+constexpr int kClients = 4;
+// A restart takes about so long, on a slow machine ten times that.
+constexpr milliseconds kEach{250};
+
+class RestartSoakTest : public ClientTest {
+ protected:
+  // The grants that live, as the daemon says.
+  std::set<uint64_t> Ledger() {
+    std::set<uint64_t> ids;
+    const auto grants = administrator().Grants();
+    EXPECT_TRUE(grants.ok()) << grants.status();
+    for (const v1::GrantInfo& grant : grants->grant()) {
+      if (grant.ended() == v1::REASON_UNSPECIFIED) ids.insert(grant.grant());
+    }
+    return ids;
+  }
+  // Ends it `times` times, in any way and at any moment.
+  void EndAgainAndAgain(int times) {
+    std::mt19937 random(20'261);
+    for (int i = 0; i < times; ++i) {
+      std::this_thread::sleep_for(milliseconds(random() % 60));
+      const Process process =
+          random() % 2 == 0 ? Process::kBroker : Process::kLoader;
+      const int signal =
+          process == Process::kBroker && random() % 3 == 0 ? SIGUSR1 : SIGKILL;
+      const absl::Status status = daemon().Restart(process, signal);
+      ASSERT_TRUE(status.ok()) << i << ": " << std::string(status.message());
+    }
+  }
+};
+
+TEST_F(RestartSoakTest, NothingIsLostAndNothingIsLeft) {
+  const auto before = ListKernelObjects();
+  ASSERT_TRUE(before.ok()) << before.status();
+  DaemonOptions options;
+  options.store = true;
+  options.programs = kTwoPrograms;
+  ASSERT_NO_FATAL_FAILURE(Start(options));
+  std::deque<Nobody> clients;
+  for (int i = 0; i < kClients; ++i) {
+    Connect(clients.emplace_back());
+    clients.back().Tell(absl::StrCat("churn ", RESTARTS * kEach.count()));
+  }
+  ASSERT_NO_FATAL_FAILURE(EndAgainAndAgain(RESTARTS));
+
+  std::set<uint64_t> held;
+  for (Nobody& client : clients) {
+    const std::string answer =
+        client.Answer(RESTARTS * kEach + milliseconds(120'000));
+    const std::vector<std::string> words = absl::StrSplit(answer, ' ');
+    ASSERT_EQ(words.front(), "ok") << answer;
+    for (size_t i = 2; i < words.size(); ++i) {
+      uint64_t id = 0;
+      ASSERT_TRUE(absl::SimpleAtoi(words[i], &id)) << answer;
+      EXPECT_TRUE(held.insert(id).second) << id << " was granted twice";
+    }
+  }
+  EXPECT_EQ(held.size(), 3u * kClients);
+  // Each has what the daemon says it has, and no more.
+  EXPECT_TRUE(WaitUntil([&] { return Ledger() == held; }, kPatience));
+
+  clients.clear();
+  WaitUntilIdle();
+  EXPECT_EQ(Status().held(), 0u);
+  EXPECT_TRUE(daemon().Stop().ok());
+  daemon().store().Drop("");
+  // By the kernel's own list nothing is left of all that.
+  EXPECT_TRUE(WaitUntil(
+      [&] {
+        const auto after = ListKernelObjects();
+        return after.ok() && after->Without(*before).empty();
+      },
+      kPatience));
+}
+
+}  // namespace
+}  // namespace bpfgrant::test
