@@ -92,6 +92,9 @@ void Channel::OnResumed(const v1::Resumed& resumed) {
     if (frame.resume().pending_size() == static_cast<int>(kMaxResent)) break;
     frame.mutable_resume()->add_pending(number);
   }
+  for (const auto& [grant, end] : grants_) {
+    if (end == v1::REASON_UNSPECIFIED) frame.mutable_resume()->add_grant(grant);
+  }
   const auto until = Clock::now() + timeout_;
   absl::Status status = Send(frame, {}, until);
   for (const uint64_t number : frame.resume().pending()) {

@@ -267,7 +267,8 @@ void Connection::OnResume(const v1::ClientFrame& frame) {
     return;
   }
   state_ = State::kOpen;
-  parts_.granting.EndUnsent(session_, awaited_);
+  parts_.granting.SettleUnsent(session_, awaited_,
+                               {resume.grant().begin(), resume.grant().end()});
   v1::ServerFrame reply;
   reply.mutable_resume();
   Send(frame.request(), reply);

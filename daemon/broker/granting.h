@@ -113,9 +113,10 @@ class Granting {
   // What a frame that came once before, to an earlier daemon, was granted and
   // not sent. nullopt: nothing. REASON_OUT_OF_ORDER: its answer was sent.
   std::optional<absl::StatusOr<Delivered>> DeliverAgain(Session& session);
-  // Ends what was granted and not sent for other frames than these: whoever
-  // asked has given up.
-  void EndUnsent(Session& session, const absl::btree_set<uint64_t>& awaited);
+  // Of what was granted and perhaps not sent: what the client holds was, and
+  // what it neither holds nor awaits, by the frame's number, ends.
+  void SettleUnsent(Session& session, const absl::btree_set<uint64_t>& awaited,
+                    const absl::btree_set<uint64_t>& held);
   // A grant that an earlier broker committed, under its old id.
   void Restore(Session& session, Grant grant);
 

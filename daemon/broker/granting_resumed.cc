@@ -32,14 +32,22 @@ std::optional<absl::StatusOr<Delivered>> Granting::DeliverAgain(
   return std::nullopt;
 }
 
-void Granting::EndUnsent(Session& session,
-                         const absl::btree_set<uint64_t>& awaited) {
-  std::vector<uint64_t> given_up;
+void Granting::SettleUnsent(Session& session,
+                            const absl::btree_set<uint64_t>& awaited,
+                            const absl::btree_set<uint64_t>& held) {
+  std::vector<uint64_t> arrived, given_up;
   for (const uint64_t id : session.grants) {
     const Grant& grant = *parts_.ledger.Find(id);
-    if (grant.reply.has_value() && !awaited.contains(grant.request)) {
+    if (!grant.reply.has_value()) continue;
+    if (held.contains(id)) {
+      arrived.push_back(id);
+    } else if (!awaited.contains(grant.request)) {
       given_up.push_back(id);
     }
+  }
+  for (const uint64_t id : arrived) {
+    parts_.ledger.Find(id)->instance.fds.clear();
+    Sent(id);
   }
   for (const uint64_t id : given_up) End(id, v1::REASON_RELEASED);
 }

@@ -83,20 +83,26 @@ TEST_F(RestartSoakTest, NothingIsLostAndNothingIsLeft) {
   }
   EXPECT_EQ(held.size(), 3u * kClients);
   // Each has what the daemon says it has, and no more.
-  EXPECT_TRUE(WaitUntil([&] { return Ledger() == held; }, kPatience));
+  EXPECT_TRUE(WaitUntil([&] { return Ledger() == held; }, kPatience))
+      << ::testing::PrintToString(Ledger()) << " where clients have "
+      << ::testing::PrintToString(held);
 
   clients.clear();
   WaitUntilIdle();
-  EXPECT_EQ(Status().held(), 0u);
+  EXPECT_TRUE(WaitUntil([&] { return Status().held() == 0; }, kPatience))
+      << Status().held() << " grants are still held";
   EXPECT_TRUE(daemon().Stop().ok());
   daemon().store().Drop("");
   // By the kernel's own list nothing is left of all that.
+  KernelObjects left;
   EXPECT_TRUE(WaitUntil(
       [&] {
         const auto after = ListKernelObjects();
-        return after.ok() && after->Without(*before).empty();
+        if (after.ok()) left = after->Without(*before);
+        return after.ok() && left.empty();
       },
-      kPatience));
+      kPatience))
+      << left.Describe();
 }
 
 }  // namespace

@@ -288,6 +288,23 @@ TEST_F(RawRestartTest, WhatNobodyWaitsForEnds) {
   EXPECT_EQ(Live().size(), 1u);
 }
 
+// Its answer arrived, and the daemon was killed before it knew.
+TEST_F(RawRestartTest, WhatIsHeldGoesOn) {
+  Nobody client;
+  ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
+  const std::vector<uint64_t> before = Live();
+  ASSERT_EQ(before.size(), 2u);
+  client.Do(absl::StrCat("raw-resume 1 grant=", before[1]));
+  EXPECT_EQ(client.Ask("raw-receive"), kResumeReply);
+  EXPECT_EQ(Live(), before);
+  // And another's is not claimed by its number.
+  ASSERT_NO_FATAL_FAILURE(Restart());
+  EXPECT_EQ(client.Ask("raw-receive"), kResumed);
+  client.Do("raw-resume 2 grant=1000");
+  EXPECT_EQ(client.Ask("raw-receive"), kResumeReply);
+  EXPECT_EQ(Live(), before);
+}
+
 // One that was answered is not granted a second time.
 TEST_F(RawRestartTest, WhatWasAnsweredIsRefused) {
   Nobody client;

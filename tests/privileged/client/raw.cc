@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "bpfgrant/v1/broker.pb.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
@@ -101,12 +102,18 @@ std::string RawAcquire(Client& client, const Words& words) {
   return RawSend(client, frame, fds);
 }
 
-// raw-resume RESTART [NUMBER...]: the answer to a Resumed; those are awaited.
+// raw-resume RESTART [NUMBER | grant=NUMBER]...: the answer to a Resumed; those
+// requests are awaited, those grants are held.
 std::string RawResume(Client& client, const Words& words) {
   v1::ClientFrame frame;
   frame.mutable_resume()->set_restart(Number(words.at(0)));
   for (size_t i = 1; i < words.size(); ++i) {
-    frame.mutable_resume()->add_pending(Number(words.at(i)));
+    absl::string_view word = words.at(i);
+    if (absl::ConsumePrefix(&word, "grant=")) {
+      frame.mutable_resume()->add_grant(Number(std::string(word)));
+    } else {
+      frame.mutable_resume()->add_pending(Number(words.at(i)));
+    }
   }
   return RawSend(client, frame);
 }
