@@ -50,6 +50,9 @@ int ReadOptions(const bpfgrant_acquire_options* given,
     FailInvalid("bpfgrant_acquire_options: not of a known size", error);
     return wrong;
   }
+  if (copy.delivery > BPFGRANT_DELIVERY_PROCESS) {
+    return FailInvalid("bpfgrant_delivery: there is no such delivery", error);
+  }
   options.program = TextOf(copy.program);
   options.interface = TextOf(copy.interface);
   options.interface_hash = TextOf(copy.interface_hash);

@@ -291,6 +291,9 @@ TEST_F(CApiTest, ArgumentsThatThereAreNot) {
   options.parameter_count = 1;
   EXPECT_EQ(bpfgrant_acquire(connection_, &options, &grant_, &error_), -EINVAL);
   options.parameter_count = 0;
+  options.delivery = 77;
+  EXPECT_EQ(bpfgrant_acquire(connection_, &options, &grant_, &error_), -EINVAL);
+  options.delivery = BPFGRANT_DELIVERY_ANY;
   EXPECT_EQ(
       bpfgrant_attach_socket(connection_, &options, 0,
                              static_cast<bpfgrant_hook>(9), &grant_, &error_),
