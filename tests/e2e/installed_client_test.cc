@@ -25,6 +25,7 @@ namespace bpfgrant::test {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 
 constexpr char kSampled[] = "sent 64, received 64, sampled 64, wrong 0";
 
@@ -118,6 +119,20 @@ class InstalledClientTest : public DaemonTest {
   static inline std::optional<PrivateFolder> folder_;
   std::optional<UnprivilegedProcess> client_;
 };
+
+// What a client needs to run is the library and nothing else.
+TEST(ComponentsTest, OfTheLibraryThereIsOneFile) {
+  const PrivateFolder folder;
+  Shell(absl::StrCat("cmake --install ", BUILD_FOLDER, " --prefix ",
+                     folder.path().string(), " --component library"));
+  std::vector<std::string> files;
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(folder.path())) {
+    if (!entry.is_directory()) files.push_back(entry.path().filename());
+  }
+  EXPECT_THAT(files,
+              UnorderedElementsAre("libbpfgrant.so.1", "libbpfgrant.so.1.0.0"));
+}
 
 TEST_F(InstalledClientTest, InCByPkgConfig) {
   Shell(absl::StrCat("cc -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE ",
