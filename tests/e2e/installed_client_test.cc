@@ -171,6 +171,23 @@ TEST_F(InstalledClientTest, InCxxByPkgConfig) {
   EXPECT_TRUE(programs.ok()) << programs.Describe();
 }
 
+// A loop is written against the headers: for BPF, as it would be approved, and
+// as the twin that runs in the process.
+TEST_F(InstalledClientTest, ALoop) {
+  const std::string source = absl::StrCat(Examples(), "/counter.bpf.c");
+  Shell(absl::StrCat(BPF_CLANG, " -target bpf -mcpu=v3 -g -O2 -Wall -Werror ",
+                     "-D__TARGET_ARCH_x86 -I ", Prefix(), "/include -isystem ",
+                     BPF_INCLUDES, " -idirafter /usr/include/$(uname -m)",
+                     "-linux-gnu -c ", source, " -o ", Built("counter.o")));
+  EXPECT_TRUE(std::filesystem::exists(Built("counter.o")));
+  Shell(absl::StrCat("cc -Wall -Wextra -Werror ", Examples(), "/count.c ",
+                     source, " -o ", Built("count"), " $(", PkgConfig(),
+                     " --cflags --libs bpfgrant liburing)"));
+  const Outcome counted = RunUnprivileged(Built("count"), {}, Options());
+  EXPECT_TRUE(counted.ok()) << counted.Describe();
+  EXPECT_EQ(counted.output, "counted 1000, stopped with 1\n");
+}
+
 TEST_F(InstalledClientTest, InPython) {
   const std::string example = absl::StrCat(Examples(), "/sampler.py");
   Sample("/usr/bin/python3", {example});
