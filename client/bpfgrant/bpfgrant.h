@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The client library in C: ask bpfgrantd for programs, use them, give them
  * back. Of libbpfgrant.so.1, whose ABI is stable: what is here stays as it is,
@@ -21,9 +21,10 @@
  *
  * Results: functions that can fail return 0 or more, or -errno (the same for
  * the same reason, always; bpfgrant_error(3) has the table), and then leave
- * what they would have given as NULL. Each takes last a struct bpfgrant_error
- * to say more, or NULL. There is no global state, and errno means nothing
- * afterwards. Without memory for a few bytes the library ends the process.
+ * what they would have given as NULL. Where there is more to say, the last
+ * argument is a struct bpfgrant_error for it, or NULL. There is no global
+ * state, and errno means nothing afterwards. Without memory for a few bytes the
+ * library ends the process.
  *
  * Threads: one at a time uses a connection and the grants of it. Everything
  * that was mapped (ring buffers, arrays), and each loop, may have a thread of

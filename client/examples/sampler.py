@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+# SPDX-License-Identifier: Apache-2.0
 """sampler.py [SOCKET]: a process without any privilege that sees the packets of
 its own UDP socket through an approved BPF program, in plain Python.
 

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 """The client in Python, with a daemon whose part is played here: what a daemon
 that is well does not do, or not on this kernel."""
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * count: runs the loop of counter.bpf.c in this process, by the C library and
  * without a daemon. With a connection and BPFGRANT_LOOP_KERNEL_ELSE_PROCESS it

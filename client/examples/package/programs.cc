@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// SPDX-License-Identifier: Apache-2.0
 //
 // programs [SOCKET]: the programs that this process may have, with the library
 // in C++; takes one of those that it names, to show that it can.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+# SPDX-License-Identifier: Apache-2.0
 """A client of bpfgrantd in plain Python: sockets and protobuf.
 
     with bpfgrant.Connection() as connection:
