@@ -80,11 +80,15 @@ int Give(absl::StatusOr<Value> value, Wrapper** to, bpfgrant_error* error) {
   return 0;
 }
 
+inline constexpr size_t kMostStructureBytes = 4096;
+
 // Reads a structure of the caller's, which may be of an older or a newer
 // release: what it lacks is as in `to`. 0, -EINVAL or -E2BIG.
 template <typename Structure>
 int CopyIn(const Structure* from, size_t first_size, Structure& to) {
   if (from->size < first_size) return -EINVAL;
+  // No release has so much: nobody has set it.
+  if (from->size > kMostStructureBytes) return -E2BIG;
   if (from->size > sizeof(Structure)) {
     const char* const rest = reinterpret_cast<const char*>(from);
     if (std::any_of(rest + sizeof(Structure), rest + from->size,

@@ -121,6 +121,9 @@ TEST_F(CApiTest, OptionsMayBeOfANewerRelease) {
   // What this library would not do is not passed over.
   newer.unknown = 1;
   EXPECT_EQ(bpfgrant_connect(&newer.known, &connection_, &error_), -E2BIG);
+  // A size that nobody has set is not followed.
+  newer.known.size = 0xa5a5a5a5;
+  EXPECT_EQ(bpfgrant_connect(&newer.known, &connection_, &error_), -E2BIG);
 }
 
 TEST_F(CApiTest, AnErrorHasNumberReasonAndSentence) {
