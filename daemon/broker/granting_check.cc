@@ -74,6 +74,10 @@ absl::Status CheckNames(const v1::AcquireRequest& request) {
     return Refuse(v1::REASON_INVALID_ARGUMENT,
                   "a name is missing, too long, or given too often");
   }
+  // proto3 lets any number in, and what is none of those would do for ANY.
+  if (!v1::Delivery_IsValid(request.delivery())) {
+    return Refuse(v1::REASON_INVALID_ARGUMENT, "there is no such delivery");
+  }
   return absl::OkStatus();
 }
 

@@ -130,7 +130,7 @@ TEST_F(FramesTest, NamesThatMakeNoSenseAreRefused) {
   Start();
   RawPeer peer = Open();
   const Holdings before = broker().Look();
-  std::vector<v1::ClientFrame> frames(5, AcquireFrame());
+  std::vector<v1::ClientFrame> frames(6, AcquireFrame());
   frames[0].mutable_acquire()->clear_program();
   frames[1].mutable_acquire()->set_program(std::string(kMaxNameBytes + 1, 'a'));
   frames[2].mutable_acquire()->set_interface_hash(std::string(65, 'a'));
@@ -138,6 +138,7 @@ TEST_F(FramesTest, NamesThatMakeNoSenseAreRefused) {
   for (size_t i = 0; i <= kMaxFdsPerGrant; ++i) {
     frames[4].mutable_acquire()->add_handle("map0");
   }
+  frames[5].mutable_acquire()->set_delivery(static_cast<v1::Delivery>(77));
   for (const v1::ClientFrame& frame : frames) {
     EXPECT_EQ(peer.Call(frame).reason(), v1::REASON_INVALID_ARGUMENT)
         << frame.ShortDebugString();
