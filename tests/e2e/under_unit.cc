@@ -151,6 +151,8 @@ void FilterArguments() {
        {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE,
                 PROT_EXEC | PROT_WRITE)});
   Rule(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3));
+  // RestrictSUIDSGID=, which could not look at its arguments.
+  Rule(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(openat2));
   for (int bit = 0; bit < 32; ++bit) {
     const scmp_datum_t flag = 1u << bit;
     if ((kNamespaces & flag) == 0) continue;
