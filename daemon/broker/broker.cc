@@ -28,6 +28,7 @@
 #include "daemon/broker/service.h"
 #include "daemon/broker/snapshot.h"
 #include "daemon/broker/tracer.h"
+#include "daemon/broker/watchdog.h"
 #include "daemon/broker/watchers.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
@@ -95,7 +96,8 @@ class Broker {
         control_({loop_, service_, watchers_, acceptor_},
                  std::move(options_.control_listener)),
         resumption_({loader_, gates_, ledger_, remains_, keeping_, granting_,
-                     acceptor_}) {
+                     acceptor_}),
+        watchdog_(loop_, loader_) {
     ledger_.SetFile(keeping_.file());
     pool_.KeepWith(keeping_.keeps() ? &keeping_ : nullptr);
   }
@@ -136,12 +138,14 @@ class Broker {
     acceptor_.Start();
     if (absl::Status status = control_.Start(); !status.ok()) return status;
     NotifyReady();
+    watchdog_.Start();
     return absl::OkStatus();
   }
 
   // Closes every gate, whatever else then goes wrong, and leaves the loop.
   void Stop(int code) {
     sd_notify(0, "STOPPING=1");
+    watchdog_.Stop();
     if (options_.mitigations.gate_closes) gates_.CloseAll();
     acceptor_.Stop();
     pool_.Stop();
@@ -287,6 +291,7 @@ class Broker {
   Acceptor acceptor_;
   Control control_;
   Resumption resumption_;
+  Watchdog watchdog_;
   std::vector<EventLoop::Source> signals_;
 };
 

@@ -2,11 +2,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -76,15 +74,6 @@ absl::Status JudgeFile(const struct stat& info, const std::string& path) {
                                      " names (hard links), or none any more"));
   }
   return absl::OkStatus();
-}
-
-int OpenBeneath(int directory, const char* name) {
-  open_how how{};
-  // O_NONBLOCK: opening a FIFO must not wait for somebody to write it.
-  how.flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  return static_cast<int>(
-      syscall(SYS_openat2, directory, name, &how, sizeof(how)));
 }
 
 // Keeps writers out while `fd` is open, by a lease (fcntl(2)): times and sizes
@@ -287,9 +276,11 @@ absl::StatusOr<SealedBytes> SafeDirectory::Read(const std::string& name,
                                                 size_t limit) const {
   const std::string path = PathOf(name);
   if (auto status = CheckName(name, path); !status.ok()) return status;
-  UniqueFd fd(judged_ ? OpenBeneath(fd_.get(), name.c_str())
-                      : openat(fd_.get(), name.c_str(),
-                               O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  // A plain name cannot lead elsewhere but by being a link itself. O_NONBLOCK:
+  // opening a FIFO must not wait for somebody to write it.
+  UniqueFd fd(openat(fd_.get(), name.c_str(),
+                     O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY |
+                         (judged_ ? O_NOFOLLOW : 0)));
   if (!fd.valid()) {
     const int error = errno;
     if (error == ELOOP) return Unsafe(path, "it is a symbolic link");

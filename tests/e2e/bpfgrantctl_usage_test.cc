@@ -1,6 +1,7 @@
 // bpfgrantctl itself: the daemon's state, output, completion, wrong usage.
 
 #include <fcntl.h>
+#include <signal.h>
 
 #include <string>
 #include <vector>
@@ -134,6 +135,25 @@ TEST_F(BpfgrantctlAloneTest, DoctorShoutsAboutMitigationsThatAreOff) {
       RunUnprivileged(Tool(), {"doctor", "--socket", daemon().broker_socket()});
   EXPECT_EQ(outcome.exit_code, kRefused) << outcome.Describe();
   EXPECT_THAT(outcome.output, HasSubstr("!!! MITIGATIONS ARE OFF: QUOTAS !!!"));
+}
+
+TEST_F(BpfgrantctlAloneTest, CompletionWaitsForNoDaemonThatHangs) {
+  DaemonOptions options;
+  options.policy = kPolicy;
+  ASSERT_TRUE(StartDaemon(options));
+  daemon().Kill(Daemon::Process::kBroker, SIGSTOP);
+  UnprivilegedOptions environment;
+  environment.environment = {"BPFGRANT_SOCKET=" + daemon().broker_socket()};
+  const Outcome outcome = RunUnprivileged(
+      "/bin/bash",
+      {"-c",
+       "source \"$0\"; COMP_WORDS=(\"$1\" describe ''); COMP_CWORD=2; "
+       "SECONDS=0; _bpfgrantctl; echo \"${#COMPREPLY[@]} $((SECONDS < 10))\"",
+       BPFGRANTCTL_COMPLETION, Tool()},
+      environment);
+  daemon().Kill(Daemon::Process::kBroker, SIGCONT);
+  EXPECT_EQ(outcome.output, "0 1\n") << outcome.Describe();
+  EXPECT_THAT(outcome.errors, IsEmpty());
 }
 
 TEST(BpfgrantctlUsageTest, WithoutADaemonItIsUnreachable) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -93,7 +94,8 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
         std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
     if (name != "NOTIFY_SOCKET" && name != "LISTEN_FDS" &&
         name != "LISTEN_PID" && name != "LISTEN_FDNAMES" && name != "FDSTORE" &&
-        name != "JOURNAL_STREAM") {
+        name != "JOURNAL_STREAM" && name != "WATCHDOG_USEC" &&
+        name != "WATCHDOG_PID") {
       environment.emplace_back(*entry);
     }
   }
@@ -282,6 +284,9 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
     dup2(log.get(), STDOUT_FILENO);
     dup2(log.get(), STDERR_FILENO);
     PassFds(numbers, environment.back());
+    for (const int capability : options.without_capabilities) {
+      if (prctl(PR_CAPBSET_DROP, capability) < 0) _exit(126);
+    }
     execve(binary.c_str(), arguments.data(), variables.data());
     dprintf(STDERR_FILENO, "%s: %s\n", binary.c_str(), std::strerror(errno));
     _exit(127);

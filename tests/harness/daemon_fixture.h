@@ -40,6 +40,8 @@ struct DaemonOptions {
   std::vector<std::string> environment;  // "NAME=value"; besides the test's own
   // A service manager that has the sockets, and a store of fds.
   bool store = false;
+  // Capabilities that it is started without: CAP_BPF and so on.
+  std::vector<int> without_capabilities;
   std::chrono::milliseconds start_timeout{20'000};
 };
 
@@ -113,6 +115,12 @@ class Daemon {
       const std::function<void()>& meanwhile = [] {});
   // Of one with a store.
   FdKeeper& store() { return keeper_; }
+  // Waits until the daemon says `line` to its service manager; what it has said
+  // before it is forgotten. kDeadlineExceeded: it did not. kInternal: it ended.
+  absl::Status WaitForNotice(const std::string& line,
+                             std::chrono::milliseconds timeout);
+  // Forgets what the daemon has said to its service manager.
+  void ForgetNotices() { notices_.Drain(); }
 
   // -1 if there is none (any more).
   pid_t PidOf(Process process) const;
@@ -136,9 +144,6 @@ class Daemon {
   absl::Status Launch(const DaemonOptions& options);
   absl::Status BindSockets();
   absl::Status AwaitReady();
-  // Waits until the daemon says `line` to its service manager.
-  absl::Status WaitForNotice(const std::string& line,
-                             std::chrono::milliseconds timeout);
   void KillAll();
 
   const std::filesystem::path folder_, runtime_, catalog_, policy_, admission_;

@@ -38,11 +38,14 @@ bpfgrant_add_test(privileged_restart_soak LABEL privileged
 target_compile_definitions(privileged_restart_soak PRIVATE RESTARTS=12)
 
 foreach(topic IN ITEMS admission restart rights revoke gate_reuse held lifetime startup daemon delivery
-    enroll executable seccomp capacity)
+    enroll executable seccomp capability capacity watchdog)
   bpfgrant_add_test(privileged_${topic} LABEL privileged
     SOURCES ${topic}_test.cc
     LIBRARIES bpfgrant_client_harness)
 endforeach()
+target_compile_definitions(privileged_capability PRIVATE
+  UNIT_FILE="${CMAKE_SOURCE_DIR}/systemd/bpfgrantd.service")
+target_link_libraries(privileged_capability PRIVATE PkgConfig::CAP)
 bpfgrant_add_test(privileged_signature LABEL privileged
   SOURCES signature_test.cc
   LIBRARIES bpfgrant_catalog bpfgrant_client_harness)
