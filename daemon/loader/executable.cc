@@ -25,7 +25,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/digest.h"
-#include "daemon/loader/process.h"
+#include "daemon/process.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {
