@@ -60,6 +60,9 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(parameter_files),
     BPFGRANT_MITIGATION(value_load_rate),
     BPFGRANT_MITIGATION(values_by_user),
+    BPFGRANT_MITIGATION(bus_authorization),
+    BPFGRANT_MITIGATION(bus_calls_per_user),
+    BPFGRANT_MITIGATION(bus_signal_rate),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

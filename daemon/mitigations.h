@@ -93,6 +93,12 @@ struct Mitigations {
   bool value_load_rate = true;
   // A user's values make room among that user's own.
   bool values_by_user = true;
+  // What is not everybody's on the bus, polkit has to allow.
+  bool bus_authorization = true;
+  // One user's calls over the bus are counted, and the last places are root's.
+  bool bus_calls_per_user = true;
+  // Signals of grants that begin and end are limited.
+  bool bus_signal_rate = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

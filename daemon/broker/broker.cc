@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/broker/audit.h"
+#include "daemon/broker/bus.h"
 #include "daemon/broker/control.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
@@ -87,7 +88,12 @@ class Broker {
                    options_.administrator_group},
                   std::move(options_.broker_listener)),
         control_({loop_, service_, watchers_, acceptor_},
-                 std::move(options_.control_listener)) {}
+                 std::move(options_.control_listener)),
+        bus_({loop_, service_, watchers_, options_.mitigations,
+              [this](const policy::Subject& subject) {
+                return acceptor_.IsAdministrator(subject);
+              },
+              options_.polkit_deadline}) {}
 
   absl::Status Start(std::shared_ptr<const Snapshot> snapshot) {
     if (fd_limit_ < kMinOpenFiles) {
@@ -120,6 +126,7 @@ class Broker {
     loader_.Start();
     acceptor_.Start();
     if (absl::Status status = control_.Start(); !status.ok()) return status;
+    bus_.Start();
     NotifyReady();
     return absl::OkStatus();
   }
@@ -133,6 +140,7 @@ class Broker {
     loader_.Abandon();
     remains_.Stop();
     service_.Stop();
+    bus_.Stop();
     control_.Stop();
     audit_.Flush();
     loop_.Exit(code);
@@ -141,7 +149,7 @@ class Broker {
  private:
   Session* FindSession(uint64_t id) {
     Connection* connection = acceptor_.Find(id);
-    return connection == nullptr ? nullptr : &connection->session();
+    return connection == nullptr ? bus_.Find(id) : &connection->session();
   }
 
   // What loops are traced with comes fourth, where there are loops. Without it
@@ -210,6 +218,7 @@ class Broker {
                             : options_.mitigations.quota_until_gone
                                 ? "when nothing is left in the kernel"
                                 : "at release: the mitigation is off");
+    reply.set_bus(bus_.Where());
     reply.set_audit(Journal::Where());
     reply.set_audit_lost(journal_.lost());
     for (const std::string& name : options_.catalog_directories) {
@@ -253,6 +262,7 @@ class Broker {
   Service service_;
   Acceptor acceptor_;
   Control control_;
+  Bus bus_;
   std::vector<EventLoop::Source> signals_;
 };
 
