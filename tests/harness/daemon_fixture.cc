@@ -176,6 +176,9 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
   std::vector<std::string> environment = options.environment;
   environment.push_back(
       absl::StrCat("NOTIFY_SOCKET=", (folder_ / "notify.sock").string()));
+  // Unless the test has one for it, none: the machine's own is not for tests.
+  environment.push_back(absl::StrCat("DBUS_SYSTEM_BUS_ADDRESS=unix:path=",
+                                     (folder_ / "no-bus").string()));
   environment = Environment(environment);
   const std::vector<char*> arguments = Pointers(words);
   const std::vector<char*> variables = Pointers(environment);
