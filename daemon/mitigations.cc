@@ -49,6 +49,8 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(audit_allowance),
     BPFGRANT_MITIGATION(unit_is_system_managers),
     BPFGRANT_MITIGATION(cgroup_owner_check),
+    BPFGRANT_MITIGATION(location_by_pidfd),
+    BPFGRANT_MITIGATION(unmapped_ids_refused),
     BPFGRANT_MITIGATION(executable_path_check),
     BPFGRANT_MITIGATION(executable_filesystem),
     BPFGRANT_MITIGATION(executable_each_time),
@@ -58,6 +60,9 @@ constexpr Row kTable[] = {
     BPFGRANT_MITIGATION(parameter_files),
     BPFGRANT_MITIGATION(value_load_rate),
     BPFGRANT_MITIGATION(values_by_user),
+    BPFGRANT_MITIGATION(bus_authorization),
+    BPFGRANT_MITIGATION(bus_calls_per_user),
+    BPFGRANT_MITIGATION(bus_signal_rate),
     BPFGRANT_MITIGATION(runtime_directory_lock),
 };
 #undef BPFGRANT_MITIGATION

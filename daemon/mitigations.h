@@ -71,6 +71,11 @@ struct Mitigations {
   bool unit_is_system_managers = true;
   // A unit counts only where none but root can have made its cgroup.
   bool cgroup_owner_check = true;
+  // Where a process runs is read of the process, and not of whoever has its
+  // number in /proc.
+  bool location_by_pidfd = true;
+  // Who may have an id that has no number here is nobody that can be named.
+  bool unmapped_ids_refused = true;
   // An executable's path counts only if it leads the daemon to the same file.
   bool executable_path_check = true;
   // And its digest only where it cannot change while it is executed.
@@ -88,6 +93,12 @@ struct Mitigations {
   bool value_load_rate = true;
   // A user's values make room among that user's own.
   bool values_by_user = true;
+  // What is not everybody's on the bus, polkit has to allow.
+  bool bus_authorization = true;
+  // One user's calls over the bus are counted, and the last places are root's.
+  bool bus_calls_per_user = true;
+  // Signals of grants that begin and end are limited.
+  bool bus_signal_rate = true;
   // A second daemon on the same runtime directory is refused.
   bool runtime_directory_lock = true;
 

@@ -40,6 +40,9 @@ void FillLimits(v1::Limits& limits) {
     limits.set_handshake_ms(kDefaultHandshakeMs);
   }
   if (limits.pool_bytes() == 0) limits.set_pool_bytes(kDefaultPoolBytes);
+  if (limits.polkit_ms() == 0) {
+    limits.set_polkit_ms(static_cast<uint32_t>(kPolkitDeadline.count()));
+  }
   if (limits.grants_per_session() == 0) {
     limits.set_grants_per_session(kDefaultGrantsPerSession);
   }

@@ -102,6 +102,8 @@ broker::BrokerOptions ToBrokerOptions(const Options& options, Sockets& sockets,
       std::chrono::milliseconds(options.limits.handshake_ms());
   broker.pool_bytes = options.limits.pool_bytes();
   broker.grants_per_session = options.limits.grants_per_session();
+  broker.polkit_deadline =
+      std::chrono::milliseconds(options.limits.polkit_ms());
   broker.catalog_directories = options.catalog_directories;
   broker.key_directories = options.key_directories;
   broker.policy_directories = options.policy_directories;

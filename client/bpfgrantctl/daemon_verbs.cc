@@ -117,6 +117,7 @@ void PrintStatus(const v1::StatusReply& reply) {
   sheet.Add("audit trail",
             Cell(reply.audit(),
                  reply.audit() == "journal" ? Style::kPlain : Style::kBad));
+  sheet.Add("system bus", reply.bus());
   if (reply.audit_lost() > 0) {
     sheet.Add("audit records lost",
               Cell(absl::StrCat(reply.audit_lost()), Style::kBad));

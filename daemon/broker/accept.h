@@ -66,6 +66,8 @@ class Acceptor {
   size_t size() const { return connections_.size(); }
   // Whether a Hello was seen that needed the nonce.
   bool used_nonce() const { return used_nonce_; }
+  // Root, and who is in the administrators' group.
+  bool IsAdministrator(const policy::Subject& subject) const;
 
  private:
   void OnReadable();
@@ -73,7 +75,6 @@ class Acceptor {
   void Admit(UniqueFd socket);
   void TurnAway(const UniqueFd& socket, const absl::Status& status);
   Connection* Enter(uint64_t id, UniqueFd socket, Peer peer);
-  bool IsAdministrator(const policy::Subject& subject) const;
   void WatchHandshakes();
   void OnHandshakeDeadline();
   void OnOver(uint64_t id);

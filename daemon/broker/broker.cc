@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/broker/audit.h"
+#include "daemon/broker/bus.h"
 #include "daemon/broker/control.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
@@ -80,14 +81,14 @@ class Broker {
         granting_({loop_, loader_, gates_, pool_, ledger_, remains_, watchers_,
                    audit_, executables_, keeping_, options_.mitigations,
                    options_.grants_per_session,
-                   [this](uint64_t id) { return acceptor_.FindSession(id); }}),
+                   [this](uint64_t id) { return FindSession(id); }}),
         rotations_({loop_, gates_, ledger_, grace_period_, options_.mitigations,
                     steps_.has_value() ? &*steps_ : nullptr}),
         service_({loop_, loader_, gates_, pool_, ledger_, watchers_, audit_,
                   granting_, executables_, grace_period_, rotations_,
                   [this](v1::StatusReply& reply) { FillStatus(reply); },
                   [this](bool reloading) { NotifyReload(reloading); },
-                  [this](uint64_t id) { return acceptor_.FindSession(id); },
+                  [this](uint64_t id) { return FindSession(id); },
                   tracer_.get()}),
         acceptor_({loop_, service_, granting_, watchers_, keeping_,
                    options_.mitigations, FitToFds(options_.accept),
@@ -97,7 +98,12 @@ class Broker {
                  std::move(options_.control_listener)),
         resumption_({loader_, gates_, ledger_, remains_, keeping_, granting_,
                      acceptor_}),
-        watchdog_(loop_, loader_) {
+        watchdog_(loop_, loader_),
+        bus_({loop_, service_, watchers_, options_.mitigations,
+              [this](const policy::Subject& subject) {
+                return acceptor_.IsAdministrator(subject);
+              },
+              options_.polkit_deadline}) {
     ledger_.SetFile(keeping_.file());
     pool_.KeepWith(keeping_.keeps() ? &keeping_ : nullptr);
   }
@@ -137,6 +143,7 @@ class Broker {
     loader_.Start();
     acceptor_.Start();
     if (absl::Status status = control_.Start(); !status.ok()) return status;
+    bus_.Start();
     NotifyReady();
     watchdog_.Start();
     return absl::OkStatus();
@@ -152,6 +159,7 @@ class Broker {
     loader_.Abandon();
     remains_.Stop();
     service_.Stop();
+    bus_.Stop();
     control_.Stop();
     audit_.Flush();
     loop_.Exit(code);
@@ -174,6 +182,11 @@ class Broker {
   }
 
  private:
+  Session* FindSession(uint64_t id) {
+    Session* session = acceptor_.FindSession(id);
+    return session == nullptr ? bus_.Find(id) : session;
+  }
+
   // What loops are traced with comes fourth, where there are loops. Without it
   // everything else works.
   std::unique_ptr<Tracer> MapTracer(LoaderClient::Reply& ready) {
@@ -246,6 +259,7 @@ class Broker {
     reply.set_stored_fds(static_cast<uint32_t>(keeping_.stored()));
     reply.set_resumed_sessions(resumption_.sessions());
     reply.set_resumed_grants(resumption_.grants());
+    reply.set_bus(bus_.Where());
     reply.set_audit(Journal::Where());
     reply.set_audit_lost(journal_.lost());
     for (const std::string& name : options_.catalog_directories) {
@@ -292,6 +306,7 @@ class Broker {
   Control control_;
   Resumption resumption_;
   Watchdog watchdog_;
+  Bus bus_;
   std::vector<EventLoop::Source> signals_;
 };
 

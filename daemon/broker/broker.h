@@ -32,6 +32,7 @@ struct BrokerOptions {
   AcceptLimits accept;
   uint64_t pool_bytes = 0;
   uint32_t grants_per_session = 0;
+  std::chrono::milliseconds polkit_deadline{0};
   // For Status alone.
   std::vector<std::string> catalog_directories;
   std::vector<std::string> key_directories;

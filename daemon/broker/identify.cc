@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -18,6 +19,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/broker/location.h"
+#include "daemon/process.h"
 #include "proto/refusal/refusal.h"
 
 #ifndef SO_PEERPIDFD
@@ -111,6 +113,36 @@ std::vector<uint32_t> Numbers(const std::string& status,
   return numbers;
 }
 
+// A number of /proc/sys; 65534 if it cannot be read, as the kernel has it
+// unless told otherwise.
+uint32_t OverflowId(const char* file) {
+  uint32_t id = 65534;
+  std::ifstream(file) >> id;
+  return id;
+}
+
+// Whether every id there is has a number in this user namespace.
+bool IsWhole(const char* map) {
+  std::ifstream file(map);
+  uint32_t inside = 1;
+  uint32_t outside = 1;
+  uint32_t count = 0;
+  return file >> inside >> outside >> count && inside == 0 && outside == 0 &&
+         count == UINT32_MAX;
+}
+
+// An id that this user namespace has no number for is told as another's, which
+// somebody else may have: "nobody".
+bool HasUnmappedIds(const policy::Subject& subject) {
+  static const uint32_t user = OverflowId("/proc/sys/kernel/overflowuid");
+  static const uint32_t group = OverflowId("/proc/sys/kernel/overflowgid");
+  if (subject.uid == user && !IsWhole("/proc/self/uid_map")) return true;
+  return (subject.gid == group ||
+          std::find(subject.groups.begin(), subject.groups.end(), group) !=
+              subject.groups.end()) &&
+         !IsWhole("/proc/self/gid_map");
+}
+
 }  // namespace
 
 bool IsAlive(const UniqueFd& pidfd) {
@@ -144,15 +176,17 @@ absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
       !status.ok()) {
     return status;
   }
+  if (mitigations.unmapped_ids_refused && HasUnmappedIds(peer.subject)) {
+    return Refuse(v1::REASON_PEER_UNNAMED,
+                  "the process that connected may have a user or group that "
+                  "this user namespace has no number for");
+  }
   if (absl::Status status = OpenPidfd(socket, how, peer); !status.ok()) {
     return status;
   }
   peer.subject.label = ReadLabel(socket);
   peer.subject.executable.unknown = kNoExecutable;
-  peer.subject.location = ReadLocation(peer.pid, mitigations);
-  // The pid was still this process's when its cgroup was read only if the
-  // process is alive now.
-  if (!IsAlive(peer.pidfd)) peer.subject.location.reset();
+  peer.subject.location = ReadLocation(peer.pidfd.get(), peer.pid, mitigations);
   return peer;
 }
 
@@ -180,13 +214,14 @@ absl::StatusOr<Peer> IdentifyProcess(pid_t pid,
   Peer process;
   process.pid = pid;
   process.pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
+  const std::optional<pid_t> number = daemon::PidOf(process.pidfd.get());
+  std::ifstream file(absl::StrCat("/proc/", number.value_or(-1), "/status"));
   const std::string status(std::istreambuf_iterator<char>(file), {});
   // Real, effective, saved, and that of file accesses.
   const std::vector<uint32_t> uids = Numbers(status, "Uid:");
   const std::vector<uint32_t> gids = Numbers(status, "Gid:");
   policy::Subject& subject = process.subject;
-  subject.location = ReadLocation(pid, mitigations);
+  subject.location = ReadLocation(process.pidfd.get(), pid, mitigations);
   if (!process.pidfd.valid() || !IsAlive(process.pidfd) || uids.size() != 4 ||
       gids.size() != 4) {
     return Refuse(

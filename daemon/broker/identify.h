@@ -41,7 +41,8 @@ enum class IdentifyBy {
 
 // Asks the kernel about the peer of `socket`. REASON_PEER_UNNAMED if any of
 // uid, gid, groups and pidfd cannot be told: the peer is in a pid namespace
-// that this one does not see, or is dead already.
+// that this one does not see, may have an id that this user namespace has no
+// number for, or is dead already.
 absl::StatusOr<Peer> Identify(int socket, IdentifyBy how,
                               const daemon::Mitigations& mitigations);
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/process.h"
 
 namespace bpfgrant::broker {
 namespace {
@@ -88,9 +89,14 @@ std::optional<policy::Location> LocateAgain(
 }
 
 std::optional<policy::Location> ReadLocation(
-    pid_t pid, const daemon::Mitigations& mitigations) {
-  const std::optional<std::string> cgroup = ReadCgroup(pid);
-  if (!cgroup.has_value()) return std::nullopt;
+    int pidfd, pid_t pid, const daemon::Mitigations& mitigations) {
+  // /proc may be of another pid namespace than the numbers in credentials.
+  const std::optional<pid_t> number =
+      mitigations.location_by_pidfd ? daemon::PidOf(pidfd) : pid;
+  if (!number.has_value()) return std::nullopt;
+  const std::optional<std::string> cgroup = ReadCgroup(*number);
+  // The number was still this process's only if it is alive now.
+  if (!cgroup.has_value() || !daemon::IsAlive(pidfd)) return std::nullopt;
   return LocateAgain(*cgroup, mitigations);
 }
 

@@ -15,11 +15,11 @@
 
 namespace bpfgrant::broker {
 
-// Of the process that has `pid` now; that it is the one meant is the caller's
-// to check, afterwards. nullopt: not known, because /proc does not show it
-// (hidepid=) or there is no cgroup v2.
+// Of the process behind `pidfd`, as of its first thread. nullopt: not known,
+// because it has ended, /proc does not show it (hidepid=, another namespace),
+// or there is no cgroup v2. `pid`, its number for this process, is not trusted.
 std::optional<policy::Location> ReadLocation(
-    pid_t pid, const daemon::Mitigations& mitigations);
+    int pidfd, pid_t pid, const daemon::Mitigations& mitigations);
 
 // What `cgroup` means in the hierarchy that is mounted at `root`. A unit or
 // slice counts only if every directory above it is root's and nobody else can

@@ -24,7 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "daemon/loader/digest.h"
-#include "daemon/loader/process.h"
+#include "daemon/process.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {

@@ -22,7 +22,7 @@
 
 #include "daemon/loader/child.h"
 #include "daemon/loader/loop_object.h"
-#include "daemon/loader/process.h"
+#include "daemon/process.h"
 #include "proto/wire/message_socket.h"
 #include "proto/wire/ring.h"
 

@@ -250,6 +250,9 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
   environment.push_back(absl::StrCat(
       "NOTIFY_SOCKET=",
       (folder_ / (options.store ? "store.sock" : "notify.sock")).string()));
+  // Unless the test has one for it, none: the machine's own is not for tests.
+  environment.push_back(absl::StrCat("DBUS_SYSTEM_BUS_ADDRESS=unix:path=",
+                                     (folder_ / "no-bus").string()));
   environment = Environment(environment);
   FdKeeper::Fds passed = options.store ? keeper_.Copy() : FdKeeper::Fds();
   std::vector<int> numbers;

@@ -147,6 +147,30 @@ TEST_F(UnitTest, ASliceThatAUserMadeDoesNotMatch) {
   ExpectDenied("/NAME.slice/NAME-own.slice/NAME-own-x.slice");
 }
 
+TEST_F(UnitTest, RevokingAUnitEndsItsGrantsAndNoOthers) {
+  ASSERT_NO_FATAL_FAILURE(StartFor("slice: 'NAME.slice'"));
+  tree_.Make(Named("/NAME.slice/NAME.service/worker"));
+  tree_.Make(Named("/NAME.slice/other.service"));
+  ExpectGranted("/NAME.slice/other.service");
+  // It is in the unit, in two places.
+  Nobody worker;
+  Nobody keeper;
+  tree_.Enter(Named("/NAME.slice/NAME.service/worker"), worker.pid());
+  tree_.Enter(Named("/NAME.slice/NAME.service"), keeper.pid());
+  for (Nobody* each : {&worker, &keeper}) {
+    Connect(*each);
+    each->Acquire("packet_sampler program");
+  }
+  v1::RevokeRequest request;
+  request.set_unit("NAME.service");
+  EXPECT_EQ(Revoke(request), 0u);
+  request.set_unit(Named("NAME.service"));
+  EXPECT_EQ(Revoke(request), 2u);
+  EXPECT_EQ(Status().grants(), 1u);
+  request.set_unit("other.service");
+  EXPECT_EQ(Revoke(request), 1u);
+}
+
 // What the session was when it began is what it is.
 TEST_F(UnitTest, WhoMovesAfterwardsIsWhoItWas) {
   ASSERT_NO_FATAL_FAILURE(StartFor("unit: 'NAME.service'"));

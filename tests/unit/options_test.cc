@@ -142,6 +142,7 @@ TEST_F(ReadOptionsTest, FillsInDefaults) {
   EXPECT_EQ(options.limits.handshake_ms(), kDefaultHandshakeMs);
   EXPECT_EQ(options.limits.pool_bytes(), kDefaultPoolBytes);
   EXPECT_EQ(options.limits.grants_per_session(), kDefaultGrantsPerSession);
+  EXPECT_EQ(options.limits.polkit_ms(), kPolkitDeadline.count());
 }
 
 constexpr char kFull[] = R"(runtime_directory: "/run/other"

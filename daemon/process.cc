@@ -1,4 +1,4 @@
-#include "daemon/loader/process.h"
+#include "daemon/process.h"
 
 #include <fcntl.h>
 #include <poll.h>
