@@ -83,7 +83,7 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
   auto object = OpenObject(program.loadable(), manifest.name());
   if (!object.ok()) return object.status();
   std::unique_ptr<MachineProgram> machine(
-      new MachineProgram(*std::move(object)));
+      new MachineProgram(program.name(), *std::move(object)));
   bpf_object* loaded = machine->object_.get();
   // libbpf knows until the load only what they are like.
   machine->FindGrantMaps(manifest);
@@ -105,6 +105,22 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
 }
 
 MachineProgram::~MachineProgram() { Detach(); }
+
+absl::StatusOr<std::vector<uint32_t>> MachineProgram::ProgramIds() const {
+  std::vector<uint32_t> ids;
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object_.get()) {
+    const int fd = bpf_program__fd(program);
+    if (fd < 0) continue;  // not loaded: kExecutedProgram, with it off
+    bpf_prog_info info{};
+    uint32_t size = sizeof(info);
+    if (bpf_prog_get_info_by_fd(fd, &info, &size) < 0) {
+      return absl::InternalError(std::strerror(errno));
+    }
+    ids.push_back(info.id);
+  }
+  return ids;
+}
 
 void MachineProgram::FindGrantMaps(const v1::Manifest& manifest) {
   for (const v1::Manifest::Map& declared : manifest.map()) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -54,6 +55,11 @@ class MachineProgram {
   // Once for each Enroll that was successful.
   void Dismiss(int pidfd);
 
+  // In the catalog.
+  const std::string& name() const { return name_; }
+  // All its programs, as the kernel calls them. kInternal: it did not say.
+  absl::StatusOr<std::vector<uint32_t>> ProgramIds() const;
+
  private:
   // What each grant has one of.
   struct GrantMap {
@@ -64,12 +70,14 @@ class MachineProgram {
     v1::Rights rights = v1::RIGHTS_UNSPECIFIED;
   };
 
-  explicit MachineProgram(BpfObject object) : object_(std::move(object)) {}
+  MachineProgram(std::string name, BpfObject object)
+      : name_(std::move(name)), object_(std::move(object)) {}
 
   void FindGrantMaps(const v1::Manifest& manifest);
   absl::Status Attach();
   void Detach();
 
+  const std::string name_;
   BpfObject object_;
   int enrolled_ = -1;  // owned by `object_`
   std::vector<GrantMap> grant_maps_;
