@@ -33,7 +33,7 @@ target_compile_definitions(bpfgrant_client_harness
 add_dependencies(bpfgrant_client_harness nobody bpfgrant_program_headers)
 
 foreach(topic IN ITEMS admission rights revoke gate_reuse held lifetime startup daemon delivery
-    enroll executable seccomp capacity)
+    enroll executable metrics seccomp capacity)
   bpfgrant_add_test(privileged_${topic} LABEL privileged
     SOURCES ${topic}_test.cc
     LIBRARIES bpfgrant_client_harness)
