@@ -306,6 +306,29 @@ absl::StatusOr<v1::StatusReply> Connection::Status() {
               &v1::ServerFrame::mutable_status);
 }
 
+absl::StatusOr<std::string> Connection::Metrics() {
+  std::string text;
+  auto all = ReadPages<v1::MetricsReply>([&](const v1::MetricsReply& so_far) {
+    v1::ClientFrame frame;
+    frame.mutable_metrics()->set_after(so_far.next());
+    auto page = Take(channel_->Call(frame), &v1::ServerFrame::has_metrics,
+                     &v1::ServerFrame::mutable_metrics);
+    if (page.ok()) text += page->text();
+    return page;
+  });
+  if (!all.ok()) return all.status();
+  return text;
+}
+
+absl::StatusOr<v1::ActivityReply> Connection::Activity() {
+  return ReadPages<v1::ActivityReply>([this](const v1::ActivityReply& so_far) {
+    v1::ClientFrame frame;
+    frame.mutable_activity()->set_after(so_far.next());
+    return Take(channel_->Call(frame), &v1::ServerFrame::has_activity,
+                &v1::ServerFrame::mutable_activity);
+  });
+}
+
 absl::StatusOr<v1::RevokeReply> Connection::Revoke(
     const v1::RevokeRequest& request) {
   v1::ClientFrame frame;

@@ -121,6 +121,10 @@ class Connection {
   absl::StatusOr<v1::MatrixReply> Matrix();
   absl::StatusOr<v1::DenialsReply> Denials();
   absl::StatusOr<v1::StatusReply> Status();
+  // All pages of it: OpenMetrics text.
+  absl::StatusOr<std::string> Metrics();
+  // For administrators; all pages of it.
+  absl::StatusOr<v1::ActivityReply> Activity();
   absl::StatusOr<v1::RevokeReply> Revoke(const v1::RevokeRequest& request);
   // With `enforce`, what the new policy would not give ends.
   absl::StatusOr<v1::ReloadReply> Reload(bool enforce = false);

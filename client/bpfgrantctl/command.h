@@ -23,10 +23,11 @@ namespace bpfgrant::ctl {
 // Scripts rely on them; the man page lists them.
 enum ExitCode : int {
   kOk = 0,
-  kRefused = 1,      // the answer is no
-  kUsage = 2,        // the command line makes no sense
-  kUnreachable = 3,  // no daemon, or no answer of it
-  kInternal = 4,     // the daemon or this tool is broken
+  kRefused = 1,       // the answer is no
+  kUsage = 2,         // the command line makes no sense
+  kUnreachable = 3,   // no daemon, or no answer of it
+  kInternal = 4,      // the daemon or this tool is broken
+  kExecFailed = 125,  // exec: its program was not reached
 };
 
 // The global options.
@@ -66,6 +67,9 @@ void AddGrantVerbs(CLI::App& app, Command& command);  // grants, watch
 void AddTrace(CLI::App& app, Command& command);
 void AddRevoke(CLI::App& app, Command& command);
 void AddDaemonVerbs(CLI::App& app, Command& command);  // reload, status
+void AddExec(CLI::App& app, Command& command);
+void AddMetrics(CLI::App& app, Command& command);
+void AddTop(CLI::App& app, Command& command);
 void AddDoctor(CLI::App& app, Command& command);
 
 // Adds a verb that main runs if it was named.

@@ -24,7 +24,9 @@ constexpr char kFooter[] =
     "     cat: one does not count; verify-signature: no signature counts)\n"
     "  2  wrong usage\n"
     "  3  the daemon cannot be reached, or did not answer in time\n"
-    "  4  an internal or protocol error";
+    "  4  an internal or protocol error\n"
+    "exec: 125 for all of these, 126 if COMMAND cannot be executed, 127 if it\n"
+    "is not found, else its own";
 
 void AddGlobalOptions(CLI::App& app, Settings& settings) {
   app.add_option("--socket", settings.socket,
@@ -64,7 +66,8 @@ int ReportUsage(const CLI::App& app, const CLI::ParseError& error) {
         strangers.front(), app.get_subcommands().empty() ? "'" : "'?");
   }
   Complain(absl::StrCat(message, "; see bpfgrantctl --help (usage)"));
-  return kUsage;
+  // 2 may be the program's own.
+  return app.got_subcommand("exec") ? kExecFailed : kUsage;
 }
 
 int RunCommand(const Command& command) {
@@ -109,6 +112,9 @@ int Main(int argc, char** argv) {
   AddRevoke(app, command);
   AddDaemonVerbs(app, command);
   AddAudit(app, command);
+  AddExec(app, command);
+  AddMetrics(app, command);
+  AddTop(app, command);
   AddDoctor(app, command);
   try {
     app.parse(argc, argv);

@@ -133,6 +133,7 @@ void Connection::OnFrame(Packet packet) {
     End(v1::REASON_PEER_CHANGED, "a frame of another process or user");
     return;
   }
+  last_read_ = std::chrono::steady_clock::now();
   v1::ClientFrame frame;
   if (!frame.ParseFromArray(packet.bytes.data(),
                             static_cast<int>(packet.bytes.size()))) {

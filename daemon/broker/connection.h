@@ -10,6 +10,7 @@
 
 #include <sys/epoll.h>
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -111,7 +112,10 @@ class Connection {
   template <typename Reply>
   Answer<Reply> Later(uint64_t request, Reply* (v1::ServerFrame::*field)());
   Answer<Delivered> LaterDelivered(uint64_t request);
-  void FinishDelivered(uint64_t request, absl::StatusOr<Delivered> delivered);
+  // `read` is when the request was.
+  void FinishDelivered(uint64_t request,
+                       std::chrono::steady_clock::time_point read,
+                       absl::StatusOr<Delivered> delivered);
   void Refused(uint64_t request, const absl::Status& status);
 
   void Send(uint64_t request, const v1::ServerFrame& frame,
@@ -136,6 +140,8 @@ class Connection {
   // Of a resumed session: which frames come a second time.
   uint64_t restart_ = 0;
   absl::btree_set<uint64_t> awaited_;
+  std::chrono::steady_clock::time_point last_read_{};  // when that one was
+  uint64_t acquiring_ = 0;  // whose handler has not returned yet; 0: none
   std::deque<Outgoing> outgoing_;
   size_t unread_fds_ = 0;
   uint32_t events_ = EPOLLIN;  // what the socket is watched for

@@ -162,6 +162,22 @@ grpc::ServerUnaryReactor* ControlCalls::Status(
   });
 }
 
+grpc::ServerUnaryReactor* ControlCalls::Metrics(
+    grpc::CallbackServerContext* context, const v1::MetricsRequest* request,
+    v1::MetricsReply* reply) {
+  return Run(context, reply, [this, request](Session& session, auto answer) {
+    shared_.service.Metrics(session, *request, std::move(answer));
+  });
+}
+
+grpc::ServerUnaryReactor* ControlCalls::Activity(
+    grpc::CallbackServerContext* context, const v1::ActivityRequest* request,
+    v1::ActivityReply* reply) {
+  return Run(context, reply, [this, request](Session& session, auto answer) {
+    shared_.service.Activity(session, *request, std::move(answer));
+  });
+}
+
 grpc::ServerUnaryReactor* ControlCalls::Revoke(
     grpc::CallbackServerContext* context, const v1::RevokeRequest* request,
     v1::RevokeReply* reply) {

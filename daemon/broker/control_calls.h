@@ -63,6 +63,12 @@ class ControlCalls final : public v1::Bpfgrant::CallbackService {
   grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context,
                                    const v1::StatusRequest* request,
                                    v1::StatusReply* reply) override;
+  grpc::ServerUnaryReactor* Metrics(grpc::CallbackServerContext* context,
+                                    const v1::MetricsRequest* request,
+                                    v1::MetricsReply* reply) override;
+  grpc::ServerUnaryReactor* Activity(grpc::CallbackServerContext* context,
+                                     const v1::ActivityRequest* request,
+                                     v1::ActivityReply* reply) override;
   grpc::ServerWriteReactor<v1::Event>* Watch(
       grpc::CallbackServerContext* context,
       const v1::WatchRequest* request) override;

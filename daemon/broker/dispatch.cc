@@ -40,17 +40,18 @@ Answer<Reply> Connection::Later(uint64_t request,
 }
 
 Answer<Delivered> Connection::LaterDelivered(uint64_t request) {
-  return [find = parts_.find, id = session_.id,
-          request](absl::StatusOr<Delivered> delivered) {
+  return [find = parts_.find, id = session_.id, request,
+          read = last_read_](absl::StatusOr<Delivered> delivered) {
     // With nobody there the fds are closed here; the grant ended with the
     // session.
     if (Connection* connection = find(id)) {
-      connection->FinishDelivered(request, std::move(delivered));
+      connection->FinishDelivered(request, read, std::move(delivered));
     }
   };
 }
 
 void Connection::FinishDelivered(uint64_t request,
+                                 std::chrono::steady_clock::time_point read,
                                  absl::StatusOr<Delivered> delivered) {
   if (!delivered.ok()) {
     Refused(request, delivered.status());
@@ -60,6 +61,8 @@ void Connection::FinishDelivered(uint64_t request,
   *frame.mutable_acquire() = std::move(delivered->reply);
   const uint64_t grant = frame.acquire().grant();
   Send(request, frame, std::move(delivered->fds), grant);
+  parts_.service.CountAcquire(std::chrono::steady_clock::now() - read,
+                              acquiring_ != request);
 }
 
 void Connection::DispatchAcquire(const v1::ClientFrame& frame,
@@ -77,6 +80,8 @@ void Connection::DispatchAcquire(const v1::ClientFrame& frame,
       return;
     }
   }
+  // What is answered before the handler returns was ready.
+  acquiring_ = frame.request();
   if (frame.has_acquire()) {
     parts_.service.Acquire(session_, frame.acquire(), std::move(fds),
                            /*claim_later=*/false, std::move(answer));
@@ -84,6 +89,7 @@ void Connection::DispatchAcquire(const v1::ClientFrame& frame,
     parts_.service.Claim(session_, frame.claim(), std::move(fds),
                          std::move(answer));
   }
+  acquiring_ = 0;
 }
 
 void Connection::Watch(uint64_t request) {
@@ -180,6 +186,14 @@ void Connection::Dispatch(const v1::ClientFrame& frame,
     case v1::ClientFrame::kStatus:
       Finish(request, service.Status(session_, frame.status()),
              &Out::mutable_status);
+      return;
+    case v1::ClientFrame::kMetrics:
+      service.Metrics(session_, frame.metrics(),
+                      Later(request, &Out::mutable_metrics));
+      return;
+    case v1::ClientFrame::kActivity:
+      service.Activity(session_, frame.activity(),
+                       Later(request, &Out::mutable_activity));
       return;
     case v1::ClientFrame::kRotate:
       service.Rotate(session_, frame.rotate(),

@@ -395,8 +395,11 @@ void Pool::Load(const std::string& name, Shelf& shelf) {
   loader_.Send(
       std::move(request), std::move(session_maps), kLoadDeadline,
       [this, name, number = shelf.number, ticket, bytes = shelf.instance_bytes,
-       fds = shelf.instance_fds, kept = shelf.kept,
-       gate = *gate](absl::StatusOr<LoaderClient::Reply> reply) {
+       fds = shelf.instance_fds, kept = shelf.kept, gate = *gate,
+       began = std::chrono::steady_clock::now()](
+          absl::StatusOr<LoaderClient::Reply> reply) {
+        loads_.Record(std::chrono::steady_clock::now() - began);
+        if (!reply.ok()) ++failed_loads_;
         --loading_;
         bytes_ -= bytes;
         fds_ -= fds;

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/gates.h"
+#include "daemon/broker/histogram.h"
 #include "daemon/broker/kept_values.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/snapshot.h"
@@ -114,6 +115,12 @@ class Pool {
   void Discard(Instance instance, uint64_t charge = 0, bool close_gate = true);
 
   size_t Ready(const std::string& program) const;
+  // How long the loader took for each load, and how many it refused.
+  const Histogram& loads() const { return loads_; }
+  uint64_t failed_loads() const { return failed_loads_; }
+  // Map memory and fds of ready instances, about, and of those being loaded.
+  uint64_t bytes() const { return bytes_; }
+  size_t fds() const { return fds_; }
   // Everything loaded and everyone served that can be: nothing is under way.
   bool Settled() const;
 
@@ -193,6 +200,8 @@ class Pool {
   bool stopped_ = false;
   size_t loading_ = 0;
   size_t waiting_ = 0;
+  Histogram loads_;
+  uint64_t failed_loads_ = 0;
   uint64_t bytes_ = 0;  // ready and loading
   size_t fds_ = 0;      // ready and loading
 };

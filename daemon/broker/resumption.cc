@@ -154,6 +154,7 @@ void Resumption::TellLoader(const daemon::GrantRecord& record, bool live) {
   *instance.mutable_map_id() = record.info().map_id();
   instance.set_session_maps(record.maps() > 0);
   instance.set_live(live);
+  instance.set_program(record.info().program());
   if (request.instance_size() == kMaxResumedAtOnce) SendToLoader(false);
 }
 

@@ -225,6 +225,7 @@ void Service::Reload(Answer<v1::ReloadReply> answer) {
 void Service::StartReload() {
   reloading_ = std::exchange(reload_next_, {});
   enforcing_ = std::exchange(enforce_next_, false);
+  reload_began_ = std::chrono::steady_clock::now();
   parts_.on_reload(true);
   daemon::LoaderRequest request;
   request.mutable_reload();
@@ -286,6 +287,8 @@ void Service::EnforceOrTell(v1::ReloadReply& reply) {
 }
 
 void Service::FinishReload(absl::StatusOr<v1::ReloadReply> reply) {
+  reloads_.Record(std::chrono::steady_clock::now() - reload_began_);
+  if (!reply.ok()) ++rejected_reloads_;
   v1::Event event;
   event.set_type(v1::Event::TYPE_RELOADED);
   if (reply.ok()) {

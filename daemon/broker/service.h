@@ -7,6 +7,7 @@
 #define DAEMON_BROKER_SERVICE_H_
 
 #include <array>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -19,8 +20,12 @@
 #include "absl/status/statusor.h"
 #include "bpfgrant/v1/denials.pb.h"
 #include "bpfgrant/v1/messages.pb.h"
+#include "bpfgrant/v1/metrics.pb.h"
+#include "daemon/broker/activity.h"
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
+#include "daemon/broker/histogram.h"
+#include "daemon/broker/open_metrics.h"
 #include "daemon/broker/rotations.h"
 #include "daemon/broker/session.h"
 #include "daemon/broker/tracer.h"
@@ -55,7 +60,8 @@ class Service {
     Tracer* tracer = nullptr;
   };
 
-  explicit Service(Parts parts) : parts_(std::move(parts)) {}
+  explicit Service(Parts parts)
+      : parts_(std::move(parts)), activity_(parts_.loader, parts_.ledger) {}
 
   // Over gRPC (`claim_later`) the answer brings no fds.
   void Acquire(Session& session, const v1::AcquireRequest& request,
@@ -82,6 +88,11 @@ class Service {
       const Session& session, const v1::GrantsRequest& request) const;
   absl::StatusOr<v1::StatusReply> Status(
       const Session& session, const v1::StatusRequest& request) const;
+  // For administrators all of it, which the loader has to be asked for.
+  void Metrics(const Session& session, const v1::MetricsRequest& request,
+               Answer<v1::MetricsReply> answer);
+  void Activity(const Session& session, const v1::ActivityRequest& request,
+                Answer<v1::ActivityReply> answer);
   // Answers when no run of what was revoked is under way any more, or after
   // kRevokeDeadline with `running`.
   void Revoke(Session& session, const v1::RevokeRequest& request,
@@ -103,6 +114,11 @@ class Service {
 
   // Counts a call that was refused, for Status.
   void CountRefusal(v1::Reason reason);
+  // An Acquire that was answered with a grant, so long after its frame was
+  // read; whether the loader had to do something for it.
+  void CountAcquire(std::chrono::nanoseconds took, bool asked_loader) {
+    (asked_loader ? acquires_cold_ : acquires_warm_).Record(took);
+  }
   // "ok", or why the last reload was rejected.
   const std::string& last_reload() const { return last_reload_; }
 
@@ -143,6 +159,12 @@ class Service {
                       v1::ExplainReply& reply) const;
   v1::ProgramSummary Summarize(const Program& program,
                                const policy::Subject& subject) const;
+  // service_metrics.cc. `activity` is nullptr for who is no administrator.
+  v1::MetricsReply WriteMetrics(const std::string& after,
+                                const ActivityReport* activity) const;
+  void WriteAggregates(OpenMetrics& text) const;
+  void WritePool(OpenMetrics& text) const;
+  void WriteLatencies(OpenMetrics& text) const;
   void StartReload();
   void FinishReload(absl::StatusOr<v1::ReloadReply> reply);
   void ReadSnapshot(absl::StatusOr<LoaderClient::Reply> reply);
@@ -152,6 +174,10 @@ class Service {
 
   Parts parts_;
   std::array<uint64_t, v1::Reason_ARRAYSIZE> refused_{};
+  Histogram acquires_warm_, acquires_cold_, reloads_;
+  uint64_t rejected_reloads_ = 0;
+  std::chrono::steady_clock::time_point reload_began_{};
+  broker::Activity activity_;
   std::string last_reload_ = "ok";
   // Revocations that wait for the grace period.
   absl::btree_map<uint64_t, Revocation> revoking_;

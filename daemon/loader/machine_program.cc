@@ -93,7 +93,7 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
   auto object = OpenObject(program.loadable(), manifest.name());
   if (!object.ok()) return object.status();
   std::unique_ptr<MachineProgram> machine(
-      new MachineProgram(*std::move(object), store, FreshTag()));
+      new MachineProgram(program.name(), *std::move(object), store, FreshTag()));
   bpf_object* loaded = machine->object_.get();
   // libbpf knows until the load only what they are like.
   machine->FindGrantMaps(manifest);
@@ -123,7 +123,7 @@ std::unique_ptr<MachineProgram> MachineProgram::Restore(uint64_t tag,
                                                         size_t processes,
                                                         FdStore& store) {
   std::unique_ptr<MachineProgram> machine(
-      new MachineProgram(BpfObject(), store, tag));
+      new MachineProgram("", BpfObject(), store, tag));
   const auto take = [&](Part part, size_t number) {
     const auto one = found.find(machine->StoredAs(part, number));
     if (one == found.end()) return UniqueFd();
@@ -160,6 +160,22 @@ std::string MachineProgram::StoredAs(Part part, size_t number) const {
 
 void MachineProgram::Store(Part part, size_t number, int fd) {
   store_.Put(StoredAs(part, number), absl::MakeSpan(&fd, 1));
+}
+
+absl::StatusOr<std::vector<uint32_t>> MachineProgram::ProgramIds() const {
+  std::vector<uint32_t> ids;
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object_.get()) {
+    const int fd = bpf_program__fd(program);
+    if (fd < 0) continue;  // not loaded: kExecutedProgram, with it off
+    bpf_prog_info info{};
+    uint32_t size = sizeof(info);
+    if (bpf_prog_get_info_by_fd(fd, &info, &size) < 0) {
+      return absl::InternalError(std::strerror(errno));
+    }
+    ids.push_back(info.id);
+  }
+  return ids;
 }
 
 void MachineProgram::FindGrantMaps(const v1::Manifest& manifest) {

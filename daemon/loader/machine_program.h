@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -64,6 +65,11 @@ class MachineProgram {
   // Once for each Enroll that was successful.
   void Dismiss(int pidfd);
 
+  // In the catalog.
+  const std::string& name() const { return name_; }
+  // All its programs, as the kernel calls them. kInternal: it did not say.
+  absl::StatusOr<std::vector<uint32_t>> ProgramIds() const;
+
  private:
   // What each grant has one of.
   struct GrantMap {
@@ -74,8 +80,12 @@ class MachineProgram {
     v1::Rights rights = v1::RIGHTS_UNSPECIFIED;
   };
 
-  MachineProgram(BpfObject object, FdStore& store, uint64_t tag)
-      : object_(std::move(object)), store_(store), tag_(tag) {}
+  MachineProgram(std::string name, BpfObject object, FdStore& store,
+                 uint64_t tag)
+      : name_(std::move(name)),
+        object_(std::move(object)),
+        store_(store),
+        tag_(tag) {}
 
   // What the parts are called in the store.
   enum Part : uint64_t { kEnrolled, kArray, kLink };
@@ -86,6 +96,7 @@ class MachineProgram {
   absl::Status Attach();
   void Detach();
 
+  const std::string name_;
   BpfObject object_;
   int enrolled_ = -1;  // owned by `object_`
   std::vector<GrantMap> grant_maps_;

@@ -109,4 +109,16 @@ void MachinePrograms::Dismiss(Gate gate) {
   grants_.erase(found);
 }
 
+absl::StatusOr<std::vector<SharedProgram>> MachinePrograms::Programs() const {
+  std::vector<SharedProgram> programs;
+  for (const auto& [identity, known] : programs_) {
+    const std::shared_ptr<MachineProgram> program = known.lock();
+    if (program == nullptr) continue;
+    auto ids = program->ProgramIds();
+    if (!ids.ok()) return ids.status();
+    programs.push_back({program->name(), *std::move(ids)});
+  }
+  return programs;
+}
+
 }  // namespace bpfgrant::daemon

@@ -18,6 +18,7 @@
 #include "daemon/loader/admission.h"
 #include "daemon/loader/instance.h"
 #include "daemon/loader/machine_program.h"
+#include "daemon/loader/run_totals.h"
 #include "daemon/mitigations.h"
 #include "proto/wire/unique_fd.h"
 
@@ -50,6 +51,9 @@ class MachinePrograms {
   // The end of a grant, whose gate is closed by then. With the last one its
   // program goes.
   void Dismiss(Gate gate);
+
+  // The programs that are loaded. kInternal: the kernel did not say.
+  absl::StatusOr<std::vector<SharedProgram>> Programs() const;
 
  private:
   struct Grant {

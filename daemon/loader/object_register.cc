@@ -22,13 +22,25 @@ std::string Describe(const ObjectId& object) {
 
 }  // namespace
 
-void ObjectRegister::Enter(Gate gate, ObjectIds own, ObjectIds session_maps) {
-  own_[gate] = std::move(own);
-  if (!session_maps.empty()) EnterSessionMaps(gate, std::move(session_maps));
+void ObjectRegister::Enter(Gate gate, const std::string& program, ObjectIds own,
+                           ObjectIds session_maps) {
+  own_[gate] = {program, std::move(own)};
+  if (!session_maps.empty()) {
+    EnterSessionMaps(gate, program, std::move(session_maps));
+  }
 }
 
-void ObjectRegister::EnterSessionMaps(Gate gate, ObjectIds maps) {
-  session_maps_[gate] = std::move(maps);
+void ObjectRegister::EnterSessionMaps(Gate gate, const std::string& program,
+                                      ObjectIds maps) {
+  session_maps_[gate] = {program, std::move(maps)};
+}
+
+void ObjectRegister::ForEach(
+    absl::FunctionRef<void(Gate, const std::string&, const ObjectIds&)> visit)
+    const {
+  for (const auto& [gate, objects] : own_) {
+    visit(gate, objects.program, objects.ids);
+  }
 }
 
 LookReply ObjectRegister::Look(const LookRequest& request,
@@ -36,11 +48,11 @@ LookReply ObjectRegister::Look(const LookRequest& request,
   LookReply reply;
   for (int i = 0; i < request.instance_size(); ++i) {
     const LookRequest::Instance& instance = request.instance(i);
-    Objects& objects = instance.session_maps() ? session_maps_ : own_;
+    auto& objects = instance.session_maps() ? session_maps_ : own_;
     const auto entry =
         objects.find({instance.gate_slot(), instance.gate_nonce()});
     if (entry == objects.end()) continue;
-    const ObjectIds& ids = entry->second;
+    const ObjectIds& ids = entry->second.ids;
     const auto held = std::find_if(
         ids.begin(), ids.end(),
         [&](const ObjectId& object) { return Exists(object, existing); });

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "daemon/loader/census.h"
 #include "daemon/loader/instance.h"
@@ -23,20 +24,30 @@ class ObjectRegister {
   // Slot and nonce. A slot comes back, the pair does not.
   using Gate = std::pair<uint32_t, uint64_t>;
 
-  void Enter(Gate gate, ObjectIds own, ObjectIds session_maps);
-  void EnterSessionMaps(Gate gate, ObjectIds maps);
+  // `program` is its name in the catalog.
+  void Enter(Gate gate, const std::string& program, ObjectIds own,
+             ObjectIds session_maps);
+  void EnterSessionMaps(Gate gate, const std::string& program, ObjectIds maps);
 
   // Compares with what exists, and forgets that of which nothing does. Of a
   // gate that nobody loaded anything behind, nothing is left.
   LookReply Look(const LookRequest& request, const Existing& existing);
 
+  // Calls `visit` for each instance that is not forgotten yet, by gate.
+  void ForEach(absl::FunctionRef<void(Gate gate, const std::string& program,
+                                      const ObjectIds& own)>
+                   visit) const;
+
   size_t size() const { return own_.size() + session_maps_.size(); }
 
  private:
-  using Objects = std::map<Gate, ObjectIds>;
+  struct Objects {
+    std::string program;
+    ObjectIds ids;
+  };
 
-  Objects own_;
-  Objects session_maps_;
+  std::map<Gate, Objects> own_;
+  std::map<Gate, Objects> session_maps_;
 };
 
 }  // namespace bpfgrant::daemon

@@ -225,7 +225,7 @@ absl::Status Requests::OnLoad(uint64_t id, const LoadRequest& request,
   }
   const uint32_t program_id = instance->objects.front().id;
   if (census_.ok()) {
-    register_.Enter(gate, std::move(instance->objects),
+    register_.Enter(gate, request.program(), std::move(instance->objects),
                     std::move(instance->session_objects));
   }
   if (auto status =
@@ -272,7 +272,7 @@ absl::Status Requests::LoadMaps(uint64_t id, const LoadRequest& request,
   *reply.mutable_load()->mutable_fd_id() = reply.load().map_id();
   if (census_.ok()) {
     register_.Enter({request.gate_slot(), request.gate_nonce()},
-                    std::move(maps), {});
+                    request.program(), std::move(maps), {});
   }
   return broker_.Send(std::move(reply), *std::move(handles));
 }
@@ -332,9 +332,9 @@ absl::Status Requests::OnResume(uint64_t id, const ResumeRequest& request) {
     if (instance.live()) resumed_.insert(gate);
     if (!census_.ok()) continue;
     if (instance.session_maps()) {
-      register_.EnterSessionMaps(gate, std::move(objects));
+      register_.EnterSessionMaps(gate, instance.program(), std::move(objects));
     } else {
-      register_.Enter(gate, std::move(objects), {});
+      register_.Enter(gate, instance.program(), std::move(objects), {});
     }
   }
   if (request.last()) {
@@ -450,6 +450,29 @@ absl::Status Requests::OnLook(uint64_t id, const LookRequest& request) {
   return broker_.Send(std::move(reply), {});
 }
 
+absl::Status Requests::OnStatistics(uint64_t id) {
+  if (!statistics_.ok()) return SendRefusal(id, statistics_.status());
+  const auto begin = Children::Clock::now();
+  const auto activity = statistics_->Take();
+  if (!activity.ok()) return SendRefusal(id, activity.status());
+  const auto shared = machine_programs_.Programs();
+  if (!shared.ok()) return SendRefusal(id, shared.status());
+  StatisticsMessage message = run_totals_.Report(*activity, register_, *shared);
+  message.set_at_ns(std::chrono::nanoseconds(begin.time_since_epoch()).count());
+  auto sealed =
+      SealedBytes::Copy(message.SerializeAsString(), "bpfgrant:statistics");
+  if (!sealed.ok()) return SendRefusal(id, sealed.status());
+  LoaderReply reply;
+  reply.set_id(id);
+  reply.mutable_statistics()->set_took_us(static_cast<uint32_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(
+          Children::Clock::now() - begin)
+          .count()));
+  std::vector<UniqueFd> fds;
+  fds.push_back((*std::move(sealed)).TakeFd());
+  return broker_.Send(std::move(reply), std::move(fds));
+}
+
 absl::Status Requests::ContinueReload(Children::Clock::duration time) {
   const auto until = Children::Clock::now() + time;
   do {
@@ -506,6 +529,8 @@ absl::Status Requests::Handle(BrokerChannel::Request request) {
       return OnDetachLoop(id, request.message.detach_loop());
     case LoaderRequest::kLook:
       return OnLook(id, request.message.look());
+    case LoaderRequest::kStatistics:
+      return OnStatistics(id);
     case LoaderRequest::kEnroll:
       return OnEnroll(id, request.message.enroll(), std::move(request.fds[0]));
     case LoaderRequest::kDismiss:

@@ -31,6 +31,8 @@
 #include "daemon/loader/loops.h"
 #include "daemon/loader/machine_programs.h"
 #include "daemon/loader/object_register.h"
+#include "daemon/loader/run_totals.h"
+#include "daemon/loader/statistics.h"
 #include "proto/wire/unique_fd.h"
 
 namespace bpfgrant::daemon {
@@ -54,6 +56,7 @@ class Requests {
         admission_(std::move(admission)),
         loop_maps_(std::move(loop_maps)),
         census_(Census::Create()),
+        statistics_(Statistics::Create()),
         attacher_(options.mitigations),
         loops_(options.mitigations, store),
         machine_programs_(options.mitigations, store),
@@ -103,6 +106,7 @@ class Requests {
                             UniqueFd pidfd);
   absl::Status OnDetachLoop(uint64_t id, const DetachLoopRequest& request);
   absl::Status OnLook(uint64_t id, const LookRequest& request);
+  absl::Status OnStatistics(uint64_t id);
   absl::Status OnEnroll(uint64_t id, const EnrollRequest& request,
                         UniqueFd pidfd);
   absl::Status OnDismiss(uint64_t id, const DismissRequest& request);
@@ -128,7 +132,9 @@ class Requests {
   Admission admission_;
   const LoopMaps loop_maps_;
   const absl::StatusOr<Census> census_;
+  const absl::StatusOr<Statistics> statistics_;
   ObjectRegister register_;
+  RunTotals run_totals_;
   Attacher attacher_;
   Children executables_;
   Loops loops_;

@@ -26,8 +26,8 @@ LookRequest About(const std::vector<Asked>& all) {
 
 TEST(ObjectRegisterTest, NamesWhatIsLeftAndForgetsWhatIsNot) {
   ObjectRegister objects;
-  objects.Enter({1, 10}, {{true, 5, "filter"}, {false, 6, "samples"}}, {});
-  objects.Enter({2, 20}, {{true, 7, "filter"}, {false, 8, "samples"}}, {});
+  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}, {false, 6, "samples"}}, {});
+  objects.Enter({2, 20}, "sample", {{true, 7, "filter"}, {false, 8, "samples"}}, {});
   const LookReply reply = objects.Look(About({{2, 20}, {1, 10}}),
                                        {.maps = {6}, .programs = {6, 8}});
   ASSERT_EQ(reply.held_size(), 1);
@@ -39,7 +39,7 @@ TEST(ObjectRegisterTest, NamesWhatIsLeftAndForgetsWhatIsNot) {
 // The same number of a map and of a program are two things.
 TEST(ObjectRegisterTest, TellsProgramsFromMaps) {
   ObjectRegister objects;
-  objects.Enter({1, 10}, {{true, 5, "filter"}}, {});
+  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}}, {});
   EXPECT_EQ(objects.Look(About({{1, 10}}), {.programs = {5}}).held(0).object(),
             "program 5 (filter)");
   EXPECT_EQ(objects.Look(About({{1, 10}}), {.maps = {5}}).held_size(), 0);
@@ -47,7 +47,7 @@ TEST(ObjectRegisterTest, TellsProgramsFromMaps) {
 
 TEST(ObjectRegisterTest, SessionMapsAreAskedForByThemselves) {
   ObjectRegister objects;
-  objects.Enter({1, 10}, {{true, 5, "filter"}}, {{false, 9, "shared"}});
+  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}}, {{false, 9, "shared"}});
   const Existing left{.maps = {9}};
   EXPECT_EQ(objects.Look(About({{1, 10}}), left).held_size(), 0);
   EXPECT_EQ(objects.size(), 1u);
@@ -58,7 +58,7 @@ TEST(ObjectRegisterTest, SessionMapsAreAskedForByThemselves) {
 
 TEST(ObjectRegisterTest, OfAGateThatNobodyHasNothingIsLeft) {
   ObjectRegister objects;
-  objects.Enter({1, 10}, {{true, 5, "filter"}}, {});
+  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}}, {});
   const Existing left{.programs = {5}};
   EXPECT_EQ(objects.Look(About({{1, 11}, {2, 10}}), left).held_size(), 0);
   EXPECT_EQ(objects.size(), 1u);

@@ -117,6 +117,8 @@ TEST_F(BpfgrantctlTest, CompletionKnowsVerbsOptionsAndPrograms) {
   EXPECT_EQ(complete({"explain", "--m"}), "--matrix\n");
   EXPECT_EQ(complete({"reload", "--e"}), "--enforce\n");
   EXPECT_EQ(complete({"su"}), "suggest\n");
+  EXPECT_EQ(complete({"top", "--o"}), "--once\n");
+  EXPECT_EQ(complete({"exec", "--grant", "p"}), "packet_sampler\n");
   EXPECT_EQ(complete({"describe", ""}), "packet_sampler reuseport_steer\n");
   EXPECT_EQ(complete({"revoke", "--program", "p"}), "packet_sampler\n");
   EXPECT_EQ(complete({"--color", "=", "ne"}), "never\n");
@@ -162,7 +164,8 @@ TEST(BpfgrantctlUsageTest, WithoutADaemonItIsUnreachable) {
        {Words{"list"}, Words{"describe", "x"}, Words{"header", "x"},
         Words{"explain", "x"}, Words{"grants"}, Words{"watch"},
         Words{"revoke", "--all"}, Words{"reload"}, Words{"suggest"},
-        Words{"explain", "--matrix"}, Words{"status"}}) {
+        Words{"explain", "--matrix"}, Words{"status"}, Words{"metrics"},
+        Words{"top"}}) {
     Words all = {"--json", "--socket", socket};
     all.insert(all.end(), words.begin(), words.end());
     const Outcome outcome = RunUnprivileged(Tool(), all);

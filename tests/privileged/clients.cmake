@@ -38,7 +38,7 @@ bpfgrant_add_test(privileged_restart_soak LABEL privileged
 target_compile_definitions(privileged_restart_soak PRIVATE RESTARTS=12)
 
 foreach(topic IN ITEMS admission restart rights revoke gate_reuse held lifetime startup daemon delivery
-    enroll executable seccomp capability capacity watchdog)
+    enroll executable metrics seccomp capability capacity watchdog)
   bpfgrant_add_test(privileged_${topic} LABEL privileged
     SOURCES ${topic}_test.cc
     LIBRARIES bpfgrant_client_harness)

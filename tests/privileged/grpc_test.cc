@@ -150,7 +150,9 @@ TEST_F(GrpcTest, OthersAreNoneOfAClientsBusiness) {
   for (const char* line :
        {"grants 0 none\nsees 0\n", "REASON_NOT_ADMINISTRATOR\nreload",
         "REASON_NOT_ADMINISTRATOR\ndescribe", "REASON_UNKNOWN_PROGRAM\n",
-        "explain 7 REASON_NOT_ADMINISTRATOR\n"}) {
+        "explain 7 REASON_NOT_ADMINISTRATOR\n",
+        "activity 7 REASON_NOT_ADMINISTRATOR\n",
+        "metrics 0 none\nof programs 0\n"}) {
     EXPECT_THAT(output, HasSubstr(line));
   }
   Nobody client;
@@ -231,6 +233,13 @@ TEST_F(GrpcAdministratorTest, AsksTheSameOnBothSockets) {
   EXPECT_EQ(denials.denial_size(), 1);
   EXPECT_EQ(Call(&Stub::Status, v1::StatusRequest()).DebugString(),
             Print(administrator().Status()));
+  const v1::MetricsReply metrics = Call(&Stub::Metrics, v1::MetricsRequest());
+  EXPECT_EQ(metrics.text(), administrator().Metrics().value_or("nothing"));
+  EXPECT_THAT(metrics.text(), HasSubstr("program=\"packet_sampler\""));
+  const v1::ActivityReply activity =
+      Call(&Stub::Activity, v1::ActivityRequest());
+  EXPECT_EQ(activity.program_size(), 2);
+  EXPECT_EQ(activity.grant_size(), 2);
 }
 
 TEST_F(GrpcAdministratorTest, AReleaseWaitsUntilNothingIsLeft) {

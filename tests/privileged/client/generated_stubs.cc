@@ -191,7 +191,8 @@ void Watch(Stub& stub, BrokerSocket& broker) {
 
 void AskAsOneOfMany(Stub& stub, BrokerSocket& broker) {
   Context grants(broker.token()), revoke(broker.token()),
-      reload(broker.token()), describe(broker.token()), explain(broker.token());
+      reload(broker.token()), describe(broker.token()), explain(broker.token()),
+      activity(broker.token()), metrics(broker.token());
   v1::GrantsReply seen;
   Say("grants", stub.Grants(&grants, {}, &seen), grants);
   std::printf("sees %d\n", seen.grant_size());
@@ -210,6 +211,13 @@ void AskAsOneOfMany(Stub& stub, BrokerSocket& broker) {
   root.mutable_subject()->set_uid(0);
   v1::ExplainReply explained;
   Say("explain", stub.Explain(&explain, root, &explained), explain);
+  v1::ActivityReply active;
+  Say("activity", stub.Activity(&activity, {}, &active), activity);
+  v1::MetricsReply measured;
+  Say("metrics", stub.Metrics(&metrics, {}, &measured), metrics);
+  std::printf("of programs %d\n",
+              measured.text().find("program=") != std::string::npos ||
+                  measured.text().find("reason=") != std::string::npos);
 }
 
 grpc::ByteBuffer Bytes(const std::string& bytes) {
