@@ -139,12 +139,12 @@ constexpr Row kTable[] = {
      "`bpfgrantctl explain` says what the policy allows now."},
     {v1::REASON_DAEMON_STOPPED, Code::kUnavailable,
      "Connect and acquire again once bpfgrantd runs."},
-    {v1::REASON_NOT_KEPT, Code::kUnavailable,
-     "Acquire it again; the daemon's journal says why it was not kept."},
 
     // Tracing programs.
     {v1::REASON_PROCESS_ENROLLED, Code::kAlreadyExists,
      "Use the grant that the process holds, or release that one first."},
+    {v1::REASON_NOT_KEPT, Code::kUnavailable,
+     "Acquire it again; the daemon's journal says why it was not kept."},
 
     // The administrator's files.
     {v1::REASON_RELOAD_REJECTED, Code::kFailedPrecondition,
