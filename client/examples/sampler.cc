@@ -208,7 +208,9 @@ absl::Status Stay(Connection& connection, const Grant& grant, Sampler& sampler,
   std::fflush(stdout);
   while (!grant.ended()) {
     if (absl::Status status = sampler.Run(16); !status.ok()) return status;
-    if (absl::Status status = connection.ProcessEvents(); !status.ok()) {
+    // A daemon that stops says so, and then the connection is gone as well.
+    if (absl::Status status = connection.ProcessEvents();
+        !status.ok() && !grant.ended()) {
       return status;
     }
     usleep(pause_ms * 1000);
