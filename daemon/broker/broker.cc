@@ -26,6 +26,7 @@
 #include "daemon/broker/service.h"
 #include "daemon/broker/snapshot.h"
 #include "daemon/broker/tracer.h"
+#include "daemon/broker/watchdog.h"
 #include "daemon/broker/watchers.h"
 #include "proto/wire/limits.h"
 #include "spdlog/spdlog.h"
@@ -87,7 +88,8 @@ class Broker {
                    options_.administrator_group},
                   std::move(options_.broker_listener)),
         control_({loop_, service_, watchers_, acceptor_},
-                 std::move(options_.control_listener)) {}
+                 std::move(options_.control_listener)),
+        watchdog_(loop_, loader_) {}
 
   absl::Status Start(std::shared_ptr<const Snapshot> snapshot) {
     if (fd_limit_ < kMinOpenFiles) {
@@ -121,12 +123,14 @@ class Broker {
     acceptor_.Start();
     if (absl::Status status = control_.Start(); !status.ok()) return status;
     NotifyReady();
+    watchdog_.Start();
     return absl::OkStatus();
   }
 
   // Closes every gate, whatever else then goes wrong, and leaves the loop.
   void Stop(int code) {
     sd_notify(0, "STOPPING=1");
+    watchdog_.Stop();
     if (options_.mitigations.gate_closes) gates_.CloseAll();
     acceptor_.Stop();
     pool_.Stop();
@@ -253,6 +257,7 @@ class Broker {
   Service service_;
   Acceptor acceptor_;
   Control control_;
+  Watchdog watchdog_;
   std::vector<EventLoop::Source> signals_;
 };
 

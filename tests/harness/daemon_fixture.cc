@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,7 +76,8 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
     const std::string_view name =
         std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
     if (name != "NOTIFY_SOCKET" && name != "LISTEN_FDS" &&
-        name != "LISTEN_PID" && name != "JOURNAL_STREAM") {
+        name != "LISTEN_PID" && name != "JOURNAL_STREAM" &&
+        name != "WATCHDOG_USEC" && name != "WATCHDOG_PID") {
       environment.emplace_back(*entry);
     }
   }
@@ -191,6 +193,9 @@ absl::Status Daemon::Launch(const DaemonOptions& options) {
     dup2(nothing.get(), STDIN_FILENO);
     dup2(log.get(), STDOUT_FILENO);
     dup2(log.get(), STDERR_FILENO);
+    for (const int capability : options.without_capabilities) {
+      if (prctl(PR_CAPBSET_DROP, capability) < 0) _exit(126);
+    }
     execve(binary.c_str(), arguments.data(), variables.data());
     dprintf(STDERR_FILENO, "%s: %s\n", binary.c_str(), std::strerror(errno));
     _exit(127);

@@ -36,6 +36,8 @@ struct DaemonOptions {
   std::vector<std::string> without;
   std::vector<std::string> arguments;    // besides the fixture's own
   std::vector<std::string> environment;  // "NAME=value"; besides the test's own
+  // Capabilities that it is started without: CAP_BPF and so on.
+  std::vector<int> without_capabilities;
   std::chrono::milliseconds start_timeout{20'000};
 };
 
@@ -100,6 +102,13 @@ class Daemon {
   absl::Status Reload(
       std::chrono::milliseconds timeout = std::chrono::milliseconds(20'000));
 
+  // Waits until the daemon says `line` to its service manager; what it has said
+  // before it is forgotten. kDeadlineExceeded: it did not. kInternal: it ended.
+  absl::Status WaitForNotice(const std::string& line,
+                             std::chrono::milliseconds timeout);
+  // Forgets what the daemon has said to its service manager.
+  void ForgetNotices() { notices_.Drain(); }
+
   // -1 if there is none (any more).
   pid_t PidOf(Process process) const;
   void Kill(Process process, int signal);
@@ -120,9 +129,6 @@ class Daemon {
 
   absl::Status Prepare(const DaemonOptions& options);
   absl::Status Launch(const DaemonOptions& options);
-  // Waits until the daemon says `line` to its service manager.
-  absl::Status WaitForNotice(const std::string& line,
-                             std::chrono::milliseconds timeout);
   void KillAll();
 
   const std::filesystem::path folder_, runtime_, catalog_, policy_, admission_;

@@ -33,11 +33,14 @@ target_compile_definitions(bpfgrant_client_harness
 add_dependencies(bpfgrant_client_harness nobody bpfgrant_program_headers)
 
 foreach(topic IN ITEMS admission rights revoke gate_reuse held lifetime startup daemon delivery
-    enroll executable seccomp capacity)
+    enroll executable seccomp capability capacity watchdog)
   bpfgrant_add_test(privileged_${topic} LABEL privileged
     SOURCES ${topic}_test.cc
     LIBRARIES bpfgrant_client_harness)
 endforeach()
+target_compile_definitions(privileged_capability PRIVATE
+  UNIT_FILE="${CMAKE_SOURCE_DIR}/systemd/bpfgrantd.service")
+target_link_libraries(privileged_capability PRIVATE PkgConfig::CAP)
 bpfgrant_add_test(privileged_signature LABEL privileged
   SOURCES signature_test.cc
   LIBRARIES bpfgrant_catalog bpfgrant_client_harness)
