@@ -182,6 +182,7 @@ struct Arguments {
   size_t datagrams = 4000;
   bool attach = false;
   bool stay = false;
+  unsigned pause_ms = 5;
 };
 
 absl::StatusOr<Grant> Acquire(Connection& connection, int socket, bool attach) {
@@ -194,19 +195,28 @@ absl::StatusOr<Grant> Acquire(Connection& connection, int socket, bool attach) {
   return connection.Acquire(options);
 }
 
+void PrintTotals(const char* when, const Sampler& sampler) {
+  std::printf("%ssent %zu, received %zu, sampled %zu, wrong %zu\n", when,
+              sampler.sent(), sampler.received(), sampler.samples(),
+              sampler.wrong());
+}
+
 // Until the daemon says that the grant is over; then shows what is left.
-absl::Status Stay(Connection& connection, const Grant& grant,
-                  Sampler& sampler) {
+absl::Status Stay(Connection& connection, const Grant& grant, Sampler& sampler,
+                  unsigned pause_ms) {
   std::printf("waiting to be revoked\n");
   std::fflush(stdout);
   while (!grant.ended()) {
     if (absl::Status status = sampler.Run(16); !status.ok()) return status;
-    if (absl::Status status = connection.ProcessEvents(); !status.ok()) {
+    // A daemon that stops says so, and then the connection is gone as well.
+    if (absl::Status status = connection.ProcessEvents();
+        !status.ok() && !grant.ended()) {
       return status;
     }
-    usleep(5000);
+    usleep(pause_ms * 1000);
   }
   std::printf("told: %s\n", ReasonName(grant.end_reason()).c_str());
+  PrintTotals("until then: ", sampler);
   const size_t received = sampler.received();
   const size_t samples = sampler.samples();
   if (absl::Status status = sampler.Run(256); !status.ok()) return status;
@@ -247,14 +257,13 @@ absl::Status Main(const Arguments& arguments) {
   if (absl::Status status = sampler.Run(arguments.datagrams); !status.ok()) {
     return status;
   }
-  std::printf("sent %zu, received %zu, sampled %zu, wrong %zu\n",
-              sampler.sent(), sampler.received(), sampler.samples(),
-              sampler.wrong());
+  PrintTotals("", sampler);
   if (sampler.received() != sampler.sent() ||
       sampler.samples() != sampler.sent() || sampler.wrong() != 0) {
     return absl::DataLossError("what was sampled is not what was sent");
   }
-  return arguments.stay ? Stay(*connection, *grant, sampler) : absl::OkStatus();
+  return arguments.stay ? Stay(*connection, *grant, sampler, arguments.pause_ms)
+                        : absl::OkStatus();
 }
 
 }  // namespace
@@ -268,6 +277,8 @@ int main(int argc, char** argv) {
   app.add_flag("--attach", arguments.attach,
                "have the daemon attach, whatever the kernel");
   app.add_flag("--stay", arguments.stay, "go on until revoked, then wait");
+  app.add_option("--pause", arguments.pause_ms,
+                 "between batches while it stays, in milliseconds");
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = bpfgrant::example::Main(arguments);
   if (status.ok()) return 0;
