@@ -1,12 +1,10 @@
 // exec: starts a program that knows nothing of us with what its grants bring.
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,17 +13,15 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "client/bpfgrant/attach.h"
 #include "client/bpfgrant/connection.h"
-#include "client/bpfgrant/parameter.h"
 #include "client/bpfgrantctl/command.h"
+#include "client/bpfgrantctl/exec_drop_in.h"
 #include "client/bpfgrantctl/exec_options.h"
 #include "client/bpfgrantctl/inheritance.h"
 #include "client/bpfgrantctl/output.h"
+#include "client/bpfgrantctl/parameter_text.h"
 #include "policy/parameter.h"
 
 namespace bpfgrant::ctl {
@@ -54,7 +50,11 @@ class Starter {
 
   absl::StatusOr<Asked> Describe(const ExecOptions::Program& program);
   absl::Status AddValue(const ExecOptions::Value& value, Asked& asked) const;
-  absl::Status AttachToOne(const ExecOptions::Attachment& wanted, int socket);
+  // Nothing happens if the program goes elsewhere than on `target`.
+  absl::Status AttachToOne(const ExecOptions::Attachment& wanted, int socket,
+                           v1::Target target);
+  absl::Status AttachAll(v1::Target target);
+  absl::Status Listen();
   absl::StatusOr<int> FindSocket(const std::string& name) const;
   bool IsShared(const std::string& socket);
   void AddHandles(const std::string& prefix, const Grant& grant, bool listed);
@@ -99,50 +99,6 @@ absl::StatusOr<Starter::Asked> Starter::Describe(
   return asked;
 }
 
-absl::StatusOr<v1::ParameterValue> ParsePrefix(const std::string& name,
-                                               const std::string& text) {
-  const size_t slash = text.find('/');
-  char address[16];
-  uint32_t length = 0;
-  const std::string host = text.substr(0, slash);
-  const bool ipv4 = inet_pton(AF_INET, host.c_str(), address) == 1;
-  if (slash == std::string::npos ||
-      !absl::SimpleAtoi(text.substr(slash + 1), &length) ||
-      (!ipv4 && inet_pton(AF_INET6, host.c_str(), address) != 1)) {
-    return UsageError(absl::StrCat("'", text, "' is not ADDRESS/LENGTH"));
-  }
-  return PrefixParameter(name, std::string(address, ipv4 ? 4 : 16), length);
-}
-
-// The daemon says whether it is in range.
-absl::StatusOr<v1::ParameterValue> ParseValue(const v1::Parameter& parameter,
-                                              const std::string& text) {
-  int64_t number = 0;
-  switch (parameter.type_case()) {
-    case v1::Parameter::kInteger:
-      if (absl::SimpleAtoi(text, &number)) {
-        return IntegerParameter(parameter.name(), number);
-      }
-      break;
-    case v1::Parameter::kEnumeration:
-      return ChoiceParameter(parameter.name(), text);
-    case v1::Parameter::kBytes:
-      if (text.size() % 2 == 0 &&
-          std::all_of(text.begin(), text.end(),
-                      [](unsigned char c) { return std::isxdigit(c) != 0; })) {
-        return BytesParameter(parameter.name(), absl::HexStringToBytes(text));
-      }
-      break;
-    case v1::Parameter::kPrefix:
-      return ParsePrefix(parameter.name(), text);
-    default:
-      break;
-  }
-  return UsageError(absl::StrCat("'", text, "' is no value for '",
-                                 parameter.name(), "', which is ",
-                                 policy::RangeOf(parameter)));
-}
-
 absl::Status Starter::AddValue(const ExecOptions::Value& value,
                                Asked& asked) const {
   const v1::Parameter* parameter =
@@ -157,7 +113,7 @@ absl::Status Starter::AddValue(const ExecOptions::Value& value,
     asked.options.files.emplace_back(value.parameter, *socket);
     return absl::OkStatus();
   }
-  auto parsed = ParseValue(*parameter, value.value);
+  auto parsed = ParseParameter(*parameter, value.value);
   if (!parsed.ok()) return parsed.status();
   asked.options.parameters.push_back(*std::move(parsed));
   return absl::OkStatus();
@@ -188,7 +144,7 @@ bool Starter::IsShared(const std::string& socket) {
 absl::Status Starter::TakeSockets() {
   sockets_ = TakeListenFds();
   for (const ExecOptions::Listener& wanted : options_.listeners) {
-    auto socket = Listen(wanted.address, IsShared(wanted.name));
+    auto socket = Bind(wanted.address, IsShared(wanted.name));
     if (!socket.ok()) return socket.status();
     sockets_.push_back({wanted.name, *std::move(socket)});
   }
@@ -215,14 +171,15 @@ void Starter::AddHandles(const std::string& prefix, const Grant& grant,
 }
 
 absl::Status Starter::AttachToOne(const ExecOptions::Attachment& wanted,
-                                  int socket) {
+                                  int socket, v1::Target target) {
   auto asked = Describe(wanted.program);
   if (!asked.ok()) return asked.status();
-  const v1::Target target = asked->description.detail().target();
-  if (target != v1::TARGET_SOCKET && target != v1::TARGET_REUSEPORT) {
+  const v1::Target its = asked->description.detail().target();
+  if (its != v1::TARGET_SOCKET && its != v1::TARGET_REUSEPORT) {
     return UsageError(
         absl::StrCat("'", wanted.program.name, "' goes on no socket"));
   }
+  if (its != target) return absl::OkStatus();
   const SocketHook hook = target == v1::TARGET_SOCKET ? SocketHook::kFilter
                                                       : SocketHook::kReuseport;
   auto grant = AttachTo(connection_, std::move(asked->options), socket, hook);
@@ -241,17 +198,43 @@ absl::Status Starter::AttachToOne(const ExecOptions::Attachment& wanted,
   return absl::OkStatus();
 }
 
-absl::Status Starter::Attach() {
+absl::Status Starter::AttachAll(v1::Target target) {
   for (const ExecOptions::Attachment& wanted : options_.attachments) {
     if (auto any = FindSocket(wanted.socket); !any.ok()) return any.status();
     // A unit's sockets may all have one name.
     for (const NamedFd& socket : sockets_) {
       if (socket.name != wanted.socket) continue;
-      absl::Status status = AttachToOne(wanted, socket.fd.get());
+      absl::Status status = AttachToOne(wanted, socket.fd.get(), target);
       if (!status.ok()) return status;
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status Starter::Listen() {
+  for (const NamedFd& socket : sockets_) {
+    int type = 0, listens = 0;
+    socklen_t size = sizeof(type);
+    getsockopt(socket.fd.get(), SOL_SOCKET, SO_TYPE, &type, &size);
+    getsockopt(socket.fd.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+    const bool is_ours = std::any_of(
+        options_.listeners.begin(), options_.listeners.end(),
+        [&](const auto& wanted) { return wanted.name == socket.name; });
+    if (!is_ours || type != SOCK_STREAM || listens != 0) continue;
+    if (listen(socket.fd.get(), SOMAXCONN) < 0) {
+      return absl::InternalError(
+          absl::StrCat(socket.name, ": ", std::strerror(errno)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Starter::Attach() {
+  // A connection that comes before its filter would never have one; and a
+  // parameter may want a socket that listens.
+  if (auto status = AttachAll(v1::TARGET_SOCKET); !status.ok()) return status;
+  if (auto status = Listen(); !status.ok()) return status;
+  return AttachAll(v1::TARGET_REUSEPORT);
 }
 
 absl::Status Starter::Acquire() {
@@ -282,38 +265,6 @@ absl::StatusOr<int> Starter::Start(std::vector<std::string> command) {
   return error == ENOENT ? kNoSuchProgram : kNotStarted;
 }
 
-// A word as a unit file has it.
-std::string Quote(const std::string& word) {
-  const std::string escaped = absl::StrReplaceAll(
-      absl::CEscape(word), {{"%", "%%"}, {"$", "$$"}, {"\\'", "'"}});
-  const bool plain = !word.empty() && escaped == word &&
-                     word.find_first_of(" ;\"'") == std::string::npos;
-  return plain ? word : absl::StrCat("\"", escaped, "\"");
-}
-
-void PrintDropIn(const ExecWords& words) {
-  std::string line = "/usr/bin/bpfgrantctl exec";
-  const auto add = [&line](const char* option,
-                           const std::vector<std::string>& values) {
-    for (const std::string& value : values) {
-      absl::StrAppend(&line, " ", option, " ", Quote(value));
-    }
-  };
-  add("--listen", words.listeners);
-  add("--attach", words.attachments);
-  add("--grant", words.grants);
-  add("--set", words.values);
-  add("--fd", words.numbers);
-  line += " --";
-  for (const std::string& word : words.command) {
-    absl::StrAppend(&line, " ", Quote(word));
-  }
-  std::printf(
-      "[Unit]\nWants=bpfgrantd.socket\nAfter=bpfgrantd.socket\n\n"
-      "[Service]\nExecStart=\nExecStart=%s\n",
-      line.c_str());
-}
-
 absl::StatusOr<int> Exec(const Settings& settings, const ExecWords& words) {
   const auto options = ExecOptions::Parse(words);
   if (!options.ok()) return options.status();
@@ -339,7 +290,7 @@ void AddExec(CLI::App& app, Command& command) {
       "Executes COMMAND with the fds of its grants, which live as long as it",
       [asked](const Settings& settings) -> absl::StatusOr<int> {
         if (asked->print_drop_in) {
-          PrintDropIn(asked->words);
+          std::printf("%s", DropInFor(asked->words).c_str());
           return kOk;
         }
         const auto done = Exec(settings, asked->words);

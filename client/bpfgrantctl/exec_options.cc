@@ -88,7 +88,7 @@ absl::Status ParseNumbers(const ExecWords& words, ExecOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<UniqueFd> ListenAt(const addrinfo& where, bool shared) {
+absl::StatusOr<UniqueFd> BindTo(const addrinfo& where, bool shared) {
   UniqueFd socket(::socket(where.ai_family, where.ai_socktype | SOCK_CLOEXEC,
                            where.ai_protocol));
   const int yes = 1;
@@ -99,15 +99,13 @@ absl::StatusOr<UniqueFd> ListenAt(const addrinfo& where, bool shared) {
     }
   }
   if (!socket.valid() ||
-      bind(socket.get(), where.ai_addr, where.ai_addrlen) < 0 ||
-      (where.ai_socktype == SOCK_STREAM &&
-       listen(socket.get(), SOMAXCONN) < 0)) {
+      bind(socket.get(), where.ai_addr, where.ai_addrlen) < 0) {
     return absl::InternalError(std::strerror(errno));
   }
   return socket;
 }
 
-absl::StatusOr<UniqueFd> ListenAtPath(const std::string& path) {
+absl::StatusOr<UniqueFd> BindToPath(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
@@ -119,12 +117,12 @@ absl::StatusOr<UniqueFd> ListenAtPath(const std::string& path) {
   where.ai_socktype = SOCK_STREAM;
   where.ai_addr = reinterpret_cast<sockaddr*>(&address);
   where.ai_addrlen = sizeof(address);
-  return ListenAt(where, false);
+  return BindTo(where, false);
 }
 
 // "HOST:PORT", "[HOST]:PORT".
-absl::StatusOr<UniqueFd> ListenAtHost(const std::string& text, int type,
-                                      bool shared) {
+absl::StatusOr<UniqueFd> BindToHost(const std::string& text, int type,
+                                    bool shared) {
   const size_t colon = text.rfind(':');
   const std::string port =
       colon == std::string::npos ? "" : text.substr(colon + 1);
@@ -143,7 +141,7 @@ absl::StatusOr<UniqueFd> ListenAtHost(const std::string& text, int type,
   addrinfo* found = nullptr;
   const int error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found);
   if (error != 0) return absl::InternalError(gai_strerror(error));
-  auto socket = ListenAt(*found, shared);
+  auto socket = BindTo(*found, shared);
   freeaddrinfo(found);
   return socket;
 }
@@ -181,16 +179,16 @@ absl::StatusOr<ExecOptions> ExecOptions::Parse(const ExecWords& words) {
   return options;
 }
 
-absl::StatusOr<UniqueFd> Listen(const std::string& address, bool shared) {
+absl::StatusOr<UniqueFd> Bind(const std::string& address, bool shared) {
   const size_t colon = address.find(':');
   const std::string kind = address.substr(0, colon);
   const std::string rest =
       colon == std::string::npos ? "" : address.substr(colon + 1);
   absl::StatusOr<UniqueFd> socket = UsageError(absl::StrCat(
       "'", address, "' is none of tcp:HOST:PORT, udp:HOST:PORT and unix:PATH"));
-  if (kind == "tcp") socket = ListenAtHost(rest, SOCK_STREAM, shared);
-  if (kind == "udp") socket = ListenAtHost(rest, SOCK_DGRAM, shared);
-  if (kind == "unix") socket = ListenAtPath(rest);
+  if (kind == "tcp") socket = BindToHost(rest, SOCK_STREAM, shared);
+  if (kind == "udp") socket = BindToHost(rest, SOCK_DGRAM, shared);
+  if (kind == "unix") socket = BindToPath(rest);
   if (socket.ok() || absl::IsInvalidArgument(socket.status())) return socket;
   return absl::InternalError(
       absl::StrCat(address, ": ", std::string(socket.status().message())));

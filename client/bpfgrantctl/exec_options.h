@@ -51,10 +51,10 @@ struct ExecOptions {
   static absl::StatusOr<ExecOptions> Parse(const ExecWords& words);
 };
 
-// A socket that listens (tcp:HOST:PORT, unix:PATH) or is bound (udp:HOST:PORT),
-// with SO_REUSEPORT if `shared`. Hosts are numeric; those of IPv6 in brackets.
+// A socket that is bound to tcp:HOST:PORT, udp:HOST:PORT or unix:PATH, with
+// SO_REUSEPORT if `shared`. Hosts are numeric; those of IPv6 in brackets.
 // A usage error; or kInternal: the kernel refused.
-absl::StatusOr<UniqueFd> Listen(const std::string& address, bool shared);
+absl::StatusOr<UniqueFd> Bind(const std::string& address, bool shared);
 
 }  // namespace bpfgrant::ctl
 

@@ -26,8 +26,10 @@ LookRequest About(const std::vector<Asked>& all) {
 
 TEST(ObjectRegisterTest, NamesWhatIsLeftAndForgetsWhatIsNot) {
   ObjectRegister objects;
-  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}, {false, 6, "samples"}}, {});
-  objects.Enter({2, 20}, "sample", {{true, 7, "filter"}, {false, 8, "samples"}}, {});
+  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}, {false, 6, "samples"}},
+                {});
+  objects.Enter({2, 20}, "sample", {{true, 7, "filter"}, {false, 8, "samples"}},
+                {});
   const LookReply reply = objects.Look(About({{2, 20}, {1, 10}}),
                                        {.maps = {6}, .programs = {6, 8}});
   ASSERT_EQ(reply.held_size(), 1);
@@ -47,7 +49,8 @@ TEST(ObjectRegisterTest, TellsProgramsFromMaps) {
 
 TEST(ObjectRegisterTest, SessionMapsAreAskedForByThemselves) {
   ObjectRegister objects;
-  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}}, {{false, 9, "shared"}});
+  objects.Enter({1, 10}, "sample", {{true, 5, "filter"}},
+                {{false, 9, "shared"}});
   const Existing left{.maps = {9}};
   EXPECT_EQ(objects.Look(About({{1, 10}}), left).held_size(), 0);
   EXPECT_EQ(objects.size(), 1u);
