@@ -62,7 +62,10 @@ FdStore FdStore::FromEnvironment() {
 
 bool FdStore::Put(const std::string& name, absl::Span<const int> fds) {
   if (fds_ + fds.size() > limit_) return false;
-  Message message{absl::StrCat("FDSTORE=1\nFDNAME=", name), {}};
+  // The service manager must not watch them: a BPF map that cannot be waited for
+  // polls as an error (bpf_map_poll, kernel/bpf/syscall.c), by which it would be
+  // dropped at once.
+  Message message{absl::StrCat("FDSTORE=1\nFDPOLL=0\nFDNAME=", name), {}};
   for (const int fd : fds) {
     message.fds.emplace_back(fcntl(fd, F_DUPFD_CLOEXEC, 0));
     if (!message.fds.back().valid()) return false;

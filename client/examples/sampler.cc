@@ -201,6 +201,11 @@ void PrintTotals(const char* when, const Sampler& sampler) {
               sampler.wrong());
 }
 
+// By the daemon, and not by the connection's end.
+bool WasTold(const Grant& grant) {
+  return grant.ended() && grant.end_reason() != v1::REASON_SESSION_ENDED;
+}
+
 // Until the daemon says that the grant is over; then shows what is left.
 absl::Status Stay(Connection& connection, const Grant& grant, Sampler& sampler,
                   unsigned pause_ms) {
@@ -210,7 +215,7 @@ absl::Status Stay(Connection& connection, const Grant& grant, Sampler& sampler,
     if (absl::Status status = sampler.Run(16); !status.ok()) return status;
     // A daemon that stops says so, and then the connection is gone as well.
     if (absl::Status status = connection.ProcessEvents();
-        !status.ok() && !grant.ended()) {
+        !status.ok() && !WasTold(grant)) {
       return status;
     }
     usleep(pause_ms * 1000);

@@ -79,7 +79,12 @@ bool FdKeeper::ReadOne() {
     if (line.starts_with(kName)) name = line.substr(kName.size());
   }
   if (has("FDSTORE=1")) {
-    for (UniqueFd& fd : packet->fds) fds_.emplace(name, std::move(fd));
+    for (UniqueFd& fd : packet->fds) {
+      // As systemd does, which drops what polls as broken.
+      pollfd watched{fd.get(), 0, 0};
+      if (!has("FDPOLL=0") && poll(&watched, 1, 0) > 0) continue;
+      fds_.emplace(name, std::move(fd));
+    }
   } else if (has("FDSTOREREMOVE=1")) {
     fds_.erase(name);
   } else {

@@ -174,6 +174,12 @@ class ResumeTest(unittest.TestCase):
             after, _, _ = daemon.read()
             assert after.request > resume.request, after
             daemon.say(request=after.request, describe=described())
+            daemon.say(resumed=broker_pb2.Resumed(restart=4))
+            once_more, _, _ = daemon.read()
+            assert list(once_more.resume.grant) == [7], once_more
+            assert not once_more.resume.pending, once_more
+            daemon.say(request=once_more.request,
+                       resume=broker_pb2.ResumeReply())
 
         own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with own, Daemon(part) as daemon, connect(daemon) as connection:
@@ -181,6 +187,8 @@ class ResumeTest(unittest.TestCase):
             self.assertGreaterEqual(grant.program_fd, 0)
             self.assertEqual(connection.describe("x").summary.name, "x")
             self.assertEqual(grant.id, 7)
+            wait(connection)
+            connection.dispatch()
             grant.close()
 
     def test_twice_and_with_nothing_to_wait_for(self):

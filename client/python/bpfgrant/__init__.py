@@ -388,6 +388,7 @@ class Connection:
         frame = broker_pb2.ClientFrame()
         frame.resume.restart = restart
         frame.resume.pending.extend(self._pending)
+        frame.resume.grant.extend(sorted(self._grants))
         self._send(frame, [], until)
         for data, fds in list(self._pending.values()):
             self._put(data, fds, until)
