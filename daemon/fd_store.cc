@@ -100,7 +100,7 @@ bool FdStore::TrySend(const Message& message) {
   if (absl::IsUnavailable(status)) return false;
   if (!status.ok()) {
     spdlog::error("the service manager was not told \"{}\": {}",
-                  message.text.substr(message.text.find('\n') + 1),
+                  message.text.substr(message.text.rfind('\n') + 1),
                   std::string(status.message()));
   }
   return true;
