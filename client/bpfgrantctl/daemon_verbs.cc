@@ -118,6 +118,10 @@ void PrintStatus(const v1::StatusReply& reply) {
             Cell(reply.audit(),
                  reply.audit() == "journal" ? Style::kPlain : Style::kBad));
   sheet.Add("system bus", reply.bus());
+  sheet.Add("at a restart",
+            reply.restart() == "kept"
+                ? absl::StrCat("kept, in ", reply.stored_fds(), " fds")
+                : reply.restart());
   if (reply.audit_lost() > 0) {
     sheet.Add("audit records lost",
               Cell(absl::StrCat(reply.audit_lost()), Style::kBad));
