@@ -4,6 +4,7 @@
 #include "client/bpfgrant/grpc.h"
 
 #include <grpcpp/grpcpp.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -110,6 +111,47 @@ TEST_F(GrpcTest, AWatchEndsWithItsSession) {
             "event TYPE_GRANT_BEGAN 1 REASON_UNSPECIFIED\n"
             "event TYPE_GRANT_ENDED 1 REASON_RELEASED\n"
             "end 10\n");
+}
+
+// What was acquired and not claimed outlives a restart, and the token with it;
+// the call under way does not.
+TEST_F(GrpcTest, ATokenOutlivesARestart) {
+  DaemonOptions options;
+  options.store = true;
+  options.programs = kTwoPrograms;
+  ASSERT_NO_FATAL_FAILURE(Start(options));
+  auto connection = Connection::Connect({.path = daemon().broker_socket()});
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  const auto stub = NewStub(daemon().control_socket());
+  const auto acquire = [&] {
+    grpc::ClientContext context;
+    UseSession(context, *connection);
+    context.set_wait_for_ready(true);
+    v1::AcquireRequest request;
+    request.set_program("packet_sampler");
+    request.set_interface("packet_sampler/1");
+    v1::AcquireReply reply;
+    const grpc::Status status = stub->Acquire(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reply.grant();
+  };
+  const uint64_t before = acquire();
+  grpc::ClientContext watching;
+  UseSession(watching, *connection);
+  const auto watch = stub->Watch(&watching, v1::WatchRequest());
+  watch->WaitForInitialMetadata();
+  const absl::Status restarted =
+      daemon().Restart(Daemon::Process::kBroker, SIGKILL);
+  ASSERT_TRUE(restarted.ok()) << restarted;
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+
+  auto claimed = connection->Claim(before);
+  ASSERT_TRUE(claimed.ok()) << claimed.status();
+  EXPECT_EQ(claimed->id(), before);
+  EXPECT_EQ(claimed->handles().size(), 4u);
+  const uint64_t after = acquire();
+  EXPECT_GT(after, before);
+  EXPECT_EQ(Status().grants(), 2u);
 }
 
 // A call that is cancelled before the daemon gets to it is gone, with all that
