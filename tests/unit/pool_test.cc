@@ -326,7 +326,7 @@ class ShortPoolTest : public PoolTest {
     Ask([](Parts& parts) {
       parts.scripted.left = [](const auto&) { return "map 7"; };
       parts.remains.Add(*parts.gates.Allocate(), false,
-                        parts.ledger.AddRetired({}));
+                        parts.ledger.AddRetired({}, {}));
     });
     SetMode(Mode::kShort);
   }

@@ -166,15 +166,16 @@ TestBroker::Parts::Parts(BrokerSetup setup, UniqueFd loader_end,
             [this](v1::AuditRecord record) {
               records.push_back(std::move(record));
             }),
+      keeping(loop, daemon::FdStore(), {}),
       granting({loop, loader, gates, pool, ledger, remains, watchers, audit,
-                executables, mitigations, setup.grants_per_session,
+                executables, keeping, mitigations, setup.grants_per_session,
                 [this](uint64_t id) { return FindSession(id); }}),
       rotations({loop, gates, ledger, grace_period, mitigations}),
       service({loop, loader, gates, pool, ledger, watchers, audit, granting,
                executables, grace_period, rotations, [](v1::StatusReply&) {},
                [](bool) {}, [this](uint64_t id) { return FindSession(id); }}),
-      acceptor({loop, service, granting, watchers, mitigations, setup.limits,
-                setup.identify, setup.administrator_group},
+      acceptor({loop, service, granting, watchers, keeping, mitigations,
+                setup.limits, setup.identify, setup.administrator_group},
                std::move(listener)) {
   scripted.load = setup.load;
   scripted.handles = CountHandles(setup.catalog);

@@ -21,6 +21,7 @@
 #include "daemon/broker/gates.h"
 #include "daemon/broker/grace_period.h"
 #include "daemon/broker/granting.h"
+#include "daemon/broker/keeping.h"
 #include "daemon/broker/ledger.h"
 #include "daemon/broker/loader_client.h"
 #include "daemon/broker/pool.h"
@@ -154,6 +155,7 @@ struct TestBroker::Parts {
   broker::Pool pool;
   std::vector<v1::AuditRecord> records;  // the audit trail
   broker::Audit audit;
+  broker::Keeping keeping;
   broker::Granting granting;
   broker::Rotations rotations;
   broker::Service service;
