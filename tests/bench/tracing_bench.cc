@@ -120,7 +120,8 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> Load(int gate) {
   if (!program->available()) {
     return absl::InternalError(program->entry.description().refusal());
   }
-  return MachineProgram::Load(*program, {.gate = gate}, mitigations);
+  daemon::FdStore store;  // keeps nothing
+  return MachineProgram::Load(*program, {.gate = gate}, mitigations, store);
 }
 
 class Bench {
