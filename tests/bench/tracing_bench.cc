@@ -120,7 +120,7 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> Load(int gate) {
   if (!program->available()) {
     return absl::InternalError(program->entry.description().refusal());
   }
-  daemon::FdStore store;  // keeps nothing
+  static daemon::FdStore store;  // keeps nothing
   return MachineProgram::Load(*program, {.gate = gate}, mitigations, store);
 }
 
