@@ -96,6 +96,8 @@ Grant Ledger::Retire(uint64_t id, v1::Reason why) {
   Count(retired_of_, grant.info, 1);
   retired_.emplace(id, Retired{grant.info, grant.map_bytes,
                                std::exchange(grant.record, std::nullopt)});
+  // What is returned is the grant as it was.
+  grant.info.clear_ended();
   return grant;
 }
 
