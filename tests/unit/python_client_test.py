@@ -1,8 +1,8 @@
 """The client in Python, with a daemon whose part is played here: what a daemon
 that is well does not do, or not on this kernel."""
 
-import contextlib
 import array
+import contextlib
 import gc
 import os
 import select
