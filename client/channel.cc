@@ -160,6 +160,11 @@ void Channel::Deliver(const v1::Event& event) {
 
 bool Channel::TakeUnasked(const v1::ServerFrame& frame) {
   if (frame.has_resumed()) {
+    if (opening_) {
+      // The answer to the Hello is lost: it is begun anew.
+      Gone().IgnoreError();
+      return true;
+    }
     OnResumed(frame.resumed());
     return true;
   }

@@ -19,6 +19,13 @@
 namespace bpfgrant::daemon {
 namespace {
 
+// The names of all that is stored are one variable of the next daemon's
+// environment (LISTEN_FDNAMES), of which the kernel takes 128 KiB
+// (MAX_ARG_STRLEN). For each of the two processes.
+constexpr size_t kMaxStoredNameBytes = 60 * 1024;
+// Messages that wait for the service manager.
+constexpr size_t kMaxQueued = 1024;
+
 // Invalid: nobody listens there.
 UniqueFd ConnectTo(std::string_view path) {
   sockaddr_un address{};
@@ -61,10 +68,14 @@ FdStore FdStore::FromEnvironment() {
 }
 
 bool FdStore::Put(const std::string& name, absl::Span<const int> fds) {
-  if (fds_ + fds.size() > limit_) return false;
-  // The service manager must not watch them: a BPF map that cannot be waited for
-  // polls as an error (bpf_map_poll, kernel/bpf/syscall.c), by which it would be
-  // dropped at once.
+  const size_t bytes = fds.size() * (name.size() + 1);
+  if (fds_ + fds.size() > limit_ || bytes_ + bytes > kMaxStoredNameBytes ||
+      queue_.size() >= kMaxQueued) {
+    return false;
+  }
+  // The service manager must not watch them: a BPF map that cannot be waited
+  // for polls as an error (bpf_map_poll, kernel/bpf/syscall.c), by which it
+  // would be dropped at once.
   Message message{absl::StrCat("FDSTORE=1\nFDPOLL=0\nFDNAME=", name), {}};
   for (const int fd : fds) {
     message.fds.emplace_back(fcntl(fd, F_DUPFD_CLOEXEC, 0));
@@ -78,13 +89,24 @@ bool FdStore::Put(const std::string& name, absl::Span<const int> fds) {
 void FdStore::Adopt(const std::string& name, size_t fds) {
   names_[name] += fds;
   fds_ += fds;
+  bytes_ += fds * (name.size() + 1);
 }
 
 void FdStore::Remove(const std::string& name) {
   const auto found = names_.find(name);
   if (found == names_.end()) return;
   fds_ -= found->second;
+  bytes_ -= found->second * (name.size() + 1);
   names_.erase(found);
+  // What has not been sent yet need not be.
+  const auto queued = std::find_if(
+      queue_.begin(), queue_.end(), [&name](const Message& message) {
+        return !message.fds.empty() && message.text.ends_with("=" + name);
+      });
+  if (queued != queue_.end()) {
+    queue_.erase(queued);
+    return;
+  }
   Send({absl::StrCat("FDSTOREREMOVE=1\nFDNAME=", name), {}});
 }
 
@@ -97,7 +119,10 @@ void FdStore::Send(Message message) {
 bool FdStore::TrySend(const Message& message) {
   const absl::Status status =
       SendPacket(socket_.get(), message.text, Numbers(message.fds));
-  if (absl::IsUnavailable(status)) return false;
+  // Too many fds in flight is a matter of time, too.
+  if (absl::IsUnavailable(status) || absl::IsResourceExhausted(status)) {
+    return false;
+  }
   if (!status.ok()) {
     spdlog::error("the service manager was not told \"{}\": {}",
                   message.text.substr(message.text.rfind('\n') + 1),

@@ -65,6 +65,7 @@ class FdStore {
   UniqueFd socket_;
   std::map<std::string, size_t> names_;  // how many fds each has
   size_t fds_ = 0;
+  size_t bytes_ = 0;  // of their names, as the next daemon gets them
   std::deque<Message> queue_;
 };
 

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/wire/unique_fd.h"
@@ -30,6 +32,14 @@ std::optional<pid_t> PidOf(int pidfd) {
 bool IsAlive(int pidfd) {
   pollfd watch{pidfd, POLLIN, 0};
   return poll(&watch, 1, 0) == 0;
+}
+
+UniqueFd OpenAgain(int pidfd) {
+  const std::optional<pid_t> pid = PidOf(pidfd);
+  if (!pid.has_value()) return UniqueFd();
+  UniqueFd again(static_cast<int>(syscall(SYS_pidfd_open, *pid, 0)));
+  // The number was still this process's only if it is alive now.
+  return IsAlive(pidfd) ? std::move(again) : UniqueFd();
 }
 
 }  // namespace bpfgrant::daemon

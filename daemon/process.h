@@ -7,6 +7,8 @@
 
 #include <optional>
 
+#include "proto/wire/unique_fd.h"
+
 namespace bpfgrant::daemon {
 
 // The number of the process behind `pidfd` in /proc as it is mounted here,
@@ -17,6 +19,9 @@ std::optional<pid_t> PidOf(int pidfd);
 
 // Whether it has not ended.
 bool IsAlive(int pidfd);
+// Another pidfd of the same process, which shares nothing with `pidfd`;
+// invalid: the process is gone, or there is no fd for it.
+UniqueFd OpenAgain(int pidfd);
 
 }  // namespace bpfgrant::daemon
 

@@ -189,7 +189,7 @@ Session* Acceptor::Restore(const daemon::SessionRecord& record,
   }
   Connection* connection =
       Enter(record.session(), std::move(socket), *std::move(peer));
-  connection->Resume(record.token(), place, parts_.keeping.file()->restarts());
+  connection->Resume(record, place, parts_.keeping.file()->restarts());
   if (Find(record.session()) == nullptr) return nullptr;
   return &connection->session();
 }

@@ -97,7 +97,7 @@ class Broker {
         control_({loop_, service_, watchers_, acceptor_},
                  std::move(options_.control_listener)),
         resumption_({loader_, gates_, ledger_, remains_, keeping_, granting_,
-                     acceptor_}),
+                     acceptor_, audit_}),
         watchdog_(loop_, loader_),
         bus_({loop_, service_, watchers_, options_.mitigations,
               [this](const policy::Subject& subject) {
@@ -151,9 +151,9 @@ class Broker {
 
   // Closes every gate, whatever else then goes wrong, and leaves the loop.
   void Stop(int code) {
+    if (options_.mitigations.gate_closes) gates_.CloseAll();
     sd_notify(0, "STOPPING=1");
     watchdog_.Stop();
-    if (options_.mitigations.gate_closes) gates_.CloseAll();
     acceptor_.Stop();
     pool_.Stop();
     loader_.Abandon();

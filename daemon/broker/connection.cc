@@ -233,12 +233,11 @@ void Connection::Open() {
   Send(hello_request_, frame);
 }
 
-void Connection::Resume(std::string token,
-                        std::optional<LedgerFile::Place> record,
-                        uint64_t restart) {
+void Connection::Resume(const daemon::SessionRecord& record,
+                        LedgerFile::Place place, uint64_t restart) {
   state_ = State::kResuming;
-  session_.token = std::move(token);
-  session_.record = record;
+  session_.token = record.token();
+  session_.record = place;
   restart_ = restart;
   parts_.opened(*this);
   // How many fds it has not read is not known any more: as many as may be.
@@ -250,6 +249,18 @@ void Connection::Resume(std::string token,
   v1::ServerFrame frame;
   frame.mutable_resumed()->set_restart(restart);
   Send(0, frame);
+  if (record.watches()) {
+    session_.watch = parts_.watchers.Add(
+        session_.peer.subject.uid, session_.administrator, session_.notify);
+  }
+  if (record.traced() != 0) {
+    // It has to be asked for again.
+    v1::ServerFrame ended;
+    ended.mutable_trace_event()->set_grant(record.traced());
+    ended.mutable_trace_event()->set_kind(v1::TraceEvent::KIND_ENDED);
+    ended.mutable_trace_event()->set_reason(v1::REASON_NOT_KEPT);
+    Send(0, ended);
+  }
 }
 
 void Connection::OnResume(const v1::ClientFrame& frame) {
@@ -273,6 +284,16 @@ void Connection::OnResume(const v1::ClientFrame& frame) {
   v1::ServerFrame reply;
   reply.mutable_resume();
   Send(frame.request(), reply);
+  // What it holds and we do not know of any more has ended.
+  for (const uint64_t grant : resume.grant()) {
+    if (session_.grants.contains(grant)) continue;
+    v1::Event event;
+    event.set_type(v1::Event::TYPE_GRANT_ENDED);
+    event.set_at_unix_ms(UnixMs());
+    event.set_reason(v1::REASON_NOT_KEPT);
+    event.mutable_grant()->set_grant(grant);
+    session_.notify(event);
+  }
 }
 
 void Connection::Send(uint64_t request, const v1::ServerFrame& frame,

@@ -20,6 +20,7 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/types/span.h"
+#include "bpfgrant/daemon/record.pb.h"
 #include "bpfgrant/v1/broker.pb.h"
 #include "daemon/broker/event_loop.h"
 #include "daemon/broker/keeping.h"
@@ -65,7 +66,7 @@ class Connection {
   void Start();
   // Instead of Start, for a session that an earlier broker had opened and
   // kept: tells the peer, and takes nothing from it until it has heard that.
-  void Resume(std::string token, std::optional<LedgerFile::Place> record,
+  void Resume(const daemon::SessionRecord& record, LedgerFile::Place place,
               uint64_t restart);
   // Ends the session and all it holds. `why` is for the log.
   void End(v1::Reason reason, std::string_view why);

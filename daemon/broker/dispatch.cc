@@ -67,19 +67,19 @@ void Connection::FinishDelivered(uint64_t request,
 
 void Connection::DispatchAcquire(const v1::ClientFrame& frame,
                                  std::vector<UniqueFd> fds) {
+  if (session_.resent) {
+    auto again = parts_.granting.DeliverAgain(session_);
+    if (again.has_value()) {
+      FinishDelivered(frame.request(), *std::move(again));
+      return;
+    }
+  }
   if (!HasShareFor(kMaxFdsPerGrant)) {
     Refused(frame.request(),
             TooManyUnread(parts_.unread_fds.Of(session_.peer.subject.uid)));
     return;
   }
   Answer<Delivered> answer = LaterDelivered(frame.request());
-  if (session_.resent) {
-    auto again = parts_.granting.DeliverAgain(session_);
-    if (again.has_value()) {
-      answer(*std::move(again));
-      return;
-    }
-  }
   // What is answered before the handler returns was ready.
   acquiring_ = frame.request();
   if (frame.has_acquire()) {

@@ -178,10 +178,13 @@ void Granting::KeepShared(uint64_t grant, uint64_t session_id,
   if (!instance.ok() || instance->session_maps.empty() || holder == nullptr) {
     return;
   }
-  shared.record = parts_.ledger.CommitShared(*holder, identity, *instance);
+  shared.holder = holder->info;
+  *shared.holder.mutable_map_id() = {instance->session_map_ids.begin(),
+                                     instance->session_map_ids.end()};
+  shared.record =
+      parts_.ledger.CommitShared(shared.holder, identity, *instance);
   shared.maps = std::exchange(instance->session_maps, {});
   shared.gate = instance->gate;
-  shared.holder = holder->info;
 }
 
 void Granting::OnInstance(uint64_t id, Target target, bool claim_later,

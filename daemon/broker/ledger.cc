@@ -130,7 +130,15 @@ void Ledger::RestoreRetired(v1::GrantInfo info, uint64_t map_bytes,
 }
 
 bool Ledger::Commit(Grant& grant) {
-  Write(grant.record, RecordOf(grant, daemon::GrantRecord::STATE_LIVE));
+  daemon::GrantRecord record = RecordOf(grant, daemon::GrantRecord::STATE_LIVE);
+  Write(grant.record, record);
+  if (!grant.record.has_value() && file_ != nullptr) {
+    // Too large: what is for show is left out, and the answer, without which it
+    // is kept if it is sent in time.
+    record.clear_reply();
+    record.mutable_info()->clear_parameter();
+    Write(grant.record, record);
+  }
   return grant.record.has_value();
 }
 
@@ -140,9 +148,10 @@ void Ledger::MarkSent(Grant& grant) {
 }
 
 std::optional<LedgerFile::Place> Ledger::CommitShared(
-    const Grant& like, const std::string& identity, const Instance& instance) {
+    const v1::GrantInfo& like, const std::string& identity,
+    const Instance& instance) {
   Grant shared;
-  shared.info = like.info;
+  shared.info = like;
   shared.instance.gate = instance.gate;
   daemon::GrantRecord record =
       RecordOf(shared, daemon::GrantRecord::STATE_SHARED);

@@ -69,8 +69,9 @@ class Ledger {
   bool Commit(Grant& grant);
   // Its answer is on its way: nobody has to send it again.
   void MarkSent(Grant& grant);
-  // Maps that a session's grants share: `like` is the grant they were made for.
-  std::optional<LedgerFile::Place> CommitShared(const Grant& like,
+  // Maps that a session's grants share: `like` is the grant they were made for,
+  // with their numbers.
+  std::optional<LedgerFile::Place> CommitShared(const v1::GrantInfo& like,
                                                 const std::string& identity,
                                                 const Instance& instance);
   void Forget(std::optional<LedgerFile::Place>& record);

@@ -141,6 +141,8 @@ std::optional<LedgerFile::Place> LedgerFile::Replace(std::optional<Place> place,
 }
 
 void LedgerFile::Remove(Place place) {
+  // Nobody has a place twice.
+  if (At(place).state == kFree) return;
   std::atomic_ref(At(place).state).store(kFree, std::memory_order_release);
   free_.push_back(place);
 }

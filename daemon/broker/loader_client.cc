@@ -60,6 +60,7 @@ absl::StatusOr<LoaderClient::Reply> LoaderClient::WaitReady(
 void LoaderClient::Start() {
   source_ = loop_.Io(socket_.get(), EPOLLIN,
                      [this](uint32_t events) { OnEvents(events); });
+  Flush();
 }
 
 void LoaderClient::Send(daemon::LoaderRequest request,

@@ -439,8 +439,10 @@ void Pool::OnLoaded(const std::string& name, uint64_t shelf_number,
     instance.fd_ids.insert(instance.fd_ids.begin(), 0);
   }
   if (keeping_ != nullptr) {
-    keeping_->Keep(instance);
+    // A service manager keeps each file once, under the name that comes first:
+    // what the session needs for as long as it lives goes before.
     keeping_->KeepSharedMaps(instance);
+    keeping_->Keep(instance);
   }
   const bool wanted = shelf.constants.empty() || shelf.target > 0;
   if (shelf.waiting.empty() && ticket == 0 && !wanted) {

@@ -77,6 +77,10 @@ void Resumption::ReadRecords() {
     }
     const bool shared =
         record.grant().state() == daemon::GrantRecord::STATE_SHARED;
+    if (record.grant().maps() > 0) {
+      shared_ids_.insert(record.grant().info().map_id().begin(),
+                         record.grant().info().map_id().end());
+    }
     const auto key = std::make_pair(
         shared ? record.grant().gate_nonce() : record.grant().info().grant(),
         shared);
@@ -122,7 +126,7 @@ bool Resumption::TakeInstance(const daemon::GrantRecord& record, Grant& grant) {
     return false;
   }
   for (const uint32_t handle : record.handle()) {
-    if (handle + 1 >= grant.instance.fds.size()) return false;
+    if (size_t{handle} + 1 >= grant.instance.fds.size()) return false;
     grant.handles.push_back(static_cast<int>(handle));
   }
   if (grant.instance.fds.empty()) return false;
@@ -151,11 +155,19 @@ void Resumption::TellLoader(const daemon::GrantRecord& record, bool live) {
   instance.set_gate_slot(record.gate_slot());
   instance.set_gate_nonce(record.gate_nonce());
   *instance.mutable_program_id() = record.info().program_id();
-  *instance.mutable_map_id() = record.info().map_id();
   instance.set_session_maps(record.maps() > 0);
+  for (const uint32_t id : record.info().map_id()) {
+    // Those of a session count for themselves.
+    if (instance.session_maps() || !shared_ids_.contains(id)) {
+      instance.add_map_id(id);
+    }
+  }
   instance.set_live(live);
   instance.set_program(record.info().program());
-  if (request.instance_size() == kMaxResumedAtOnce) SendToLoader(false);
+  if (request.instance_size() == kMaxResumedAtOnce ||
+      request.ByteSizeLong() > kMaxFrameBytes / 2) {
+    SendToLoader(false);
+  }
 }
 
 void Resumption::SendToLoader(bool last) {
@@ -172,6 +184,10 @@ void Resumption::SendToLoader(bool last) {
 void Resumption::EndGrant(Found found, v1::Reason why) {
   TellLoader(found.record, /*live=*/false);
   v1::GrantInfo& info = *found.record.mutable_info();
+  if (found.record.state() == daemon::GrantRecord::STATE_LIVE &&
+      found.record.on_record()) {
+    parts_.audit.GrantEnded(info, why);
+  }
   if (info.ended() == v1::REASON_UNSPECIFIED) info.set_ended(why);
   const bool maps = found.record.maps() > 0;
   if (!parts_.remains.looks()) {
@@ -263,7 +279,7 @@ void Resumption::ResumeShared(Found found) {
 }
 
 void Resumption::Run() {
-  if (!parts_.keeping.keeps()) return;
+  // Without records nothing goes on of what the loader may have found.
   ReadRecords();
   for (auto& [id, found] : sessions_found_) {
     ResumeSession(found.second, found.first);
@@ -278,7 +294,7 @@ void Resumption::Run() {
   parts_.gates.Restore(taken_);
   SendToLoader(/*last=*/true);
   parts_.keeping.ForgetTheRest();
-  if (parts_.keeping.file()->restarts() > 0) {
+  if (parts_.keeping.keeps() && parts_.keeping.file()->restarts() > 0) {
     spdlog::info("resumed {} sessions with {} grants", sessions_, grants_);
   }
 }

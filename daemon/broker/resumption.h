@@ -13,6 +13,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "bpfgrant/daemon/loader.pb.h"
 #include "bpfgrant/daemon/record.pb.h"
 #include "daemon/broker/accept.h"
@@ -35,6 +36,7 @@ class Resumption {
     Keeping& keeping;
     Granting& granting;
     Acceptor& acceptor;
+    Audit& audit;
   };
 
   explicit Resumption(Parts parts) : parts_(parts) {}
@@ -71,6 +73,7 @@ class Resumption {
   absl::btree_map<uint64_t, std::pair<LedgerFile::Place, daemon::SessionRecord>>
       sessions_found_;
   absl::flat_hash_map<uint64_t, uint64_t> session_numbers_;
+  absl::flat_hash_set<uint32_t> shared_ids_;  // of sessions' maps
   std::vector<Gates::Gate> taken_;
   daemon::LoaderRequest for_loader_;
   uint32_t sessions_ = 0;

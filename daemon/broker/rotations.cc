@@ -122,7 +122,8 @@ v1::RotateReply Rotations::TurnOver(const Session& session, Grant& grant,
   };
   uint64_t bits = 0;
   for (const std::string& map : request.map()) bits |= bit_of(map);
-  const bool done = session.resent && grant.rotated_by == session.request;
+  const bool done = session.request != 0 && session.resent &&
+                    grant.rotated_by == session.request;
   if (!done) {
     // First on record, and done by whoever reads that, if not here.
     grant.rotated_by = session.request;

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/loader/admission.h"
@@ -111,6 +112,17 @@ absl::StatusOr<GateMap> TakeOrMakeGates(StoredFds& found, FdStore& store) {
   return GateMap::Map(*std::move(map));
 }
 
+// Waits until the service manager has what is queued for it, not for ever.
+void Settle(FdStore& store) {
+  constexpr int kPatienceMs = 2'000, kTurnMs = 20;
+  for (int waited = 0; waited < kPatienceMs; waited += kTurnMs) {
+    store.Flush();
+    if (store.queued() == 0) return;
+    pollfd writable{store.fd(), POLLOUT, 0};
+    poll(&writable, 1, kTurnMs);
+  }
+}
+
 // What must be there before the first promise to the broker.
 absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
                  StoredFds found, bool& ready) {
@@ -126,6 +138,9 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
   if (!admission.ok()) return admission.status();
   auto gates = TakeOrMakeGates(found, store);
   if (!gates.ok()) return gates.status();
+  // One that does not come to serve anybody leaves nothing behind that nobody
+  // can close.
+  absl::Cleanup close = [&gates] { gates->CloseAll(); };
   Requests::LoopMaps loop_maps;
   if (kernel.io_uring_loops()) {
     auto made = TakeOrMake(kStoredTrace, MakeTraceBuffer, found, store);
@@ -142,12 +157,17 @@ absl::Status Run(BrokerChannel& broker, const LoaderOptions& options,
   auto grace_keeper = StartGraceKeeper();
   if (!grace_keeper.ok()) return grace_keeper.status();
   ready = true;
+  std::move(close).Cancel();
   auto status = requests.SendReady(kernel, *std::move(snapshot),
                                    *std::move(grace_keeper));
   if (status.ok()) status = Serve(broker, requests, store);
   // With a store, whoever comes next decides; the broker closes them when it
   // stops for good.
-  if (!store.keeps()) gates->CloseAll();
+  if (store.keeps()) {
+    Settle(store);
+  } else {
+    gates->CloseAll();
+  }
   return status;
 }
 

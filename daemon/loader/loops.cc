@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/process.h"
 #include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/message_socket.h"
@@ -157,7 +158,10 @@ void Loops::Restore(Gate gate, UniqueFd link, UniqueFd pidfd) {
 
 // Before anybody is told that it is attached.
 void Loops::Store(Gate gate, const Loop& loop) {
-  const int link = loop.link.get(), pidfd = loop.pidfd.get();
+  // The pidfd that came is the session's, which a service manager would keep
+  // once for all of its loops, under the name of the first.
+  const UniqueFd process = OpenAgain(loop.pidfd.get());
+  const int link = loop.link.get(), pidfd = process.get();
   store_.Put(StoredName(kStoredLink, {gate.first, gate.second}),
              absl::MakeSpan(&link, 1));
   store_.Put(StoredName(kStoredProcess, {gate.first, gate.second}),

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/process.h"
 #include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 
@@ -86,7 +87,9 @@ absl::Status MachinePrograms::Enroll(Gate gate, UniqueFd pidfd) {
   auto status = grant.program->Enroll(pidfd.get(), gate.first, gate.second);
   if (!status.ok()) return status;
   grant.pidfd = std::move(pidfd);
-  const int process = grant.pidfd.get();
+  // Not the session's own: a service manager keeps each file once.
+  const UniqueFd stored = OpenAgain(grant.pidfd.get());
+  const int process = stored.get();
   store_.Put(StoredAs(gate, *grant.program), absl::MakeSpan(&process, 1));
   return status;
 }

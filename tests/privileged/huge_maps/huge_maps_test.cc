@@ -31,7 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Room for two or three of those maps beside the daemon itself.
-constexpr uint64_t kLimit = 208ull << 20;
+constexpr uint64_t kLimit = 224ull << 20;
 constexpr size_t kFarTooMany = 4;
 constexpr int kInARow = 24;
 
