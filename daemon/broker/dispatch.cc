@@ -70,7 +70,7 @@ void Connection::DispatchAcquire(const v1::ClientFrame& frame,
   if (session_.resent) {
     auto again = parts_.granting.DeliverAgain(session_);
     if (again.has_value()) {
-      FinishDelivered(frame.request(), *std::move(again));
+      LaterDelivered(frame.request())(*std::move(again));
       return;
     }
   }
