@@ -42,14 +42,14 @@ struct Session {
   // Event streams over gRPC, by their subscriptions; called when the session is
   // over.
   absl::btree_map<uint64_t, std::function<void()>> streams;
-  uint64_t trace = 0;  // what it reads on its own connection; 0: nothing
+  uint64_t trace = 0;   // what it reads on its own connection; 0: nothing
   uint64_t traced = 0;  // of which grant that is
   // Traces over gRPC, by their readers; likewise.
   absl::btree_map<uint64_t, std::function<void()>> traces;
   // The number of the frame that is being served; 0: the call came over gRPC.
   uint64_t request = 0;
-  // It was sent before, to a daemon that was restarted: what it has done already
-  // is not done again.
+  // It was sent before, to a daemon that was restarted: what it has done
+  // already is not done again.
   bool resent = false;
   // In the ledger's file; none: the session ends with this daemon.
   std::optional<LedgerFile::Place> record;

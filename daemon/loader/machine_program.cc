@@ -92,8 +92,8 @@ absl::StatusOr<std::unique_ptr<MachineProgram>> MachineProgram::Load(
   const v1::Manifest& manifest = program.manifest->message();
   auto object = OpenObject(program.loadable(), manifest.name());
   if (!object.ok()) return object.status();
-  std::unique_ptr<MachineProgram> machine(
-      new MachineProgram(program.name(), *std::move(object), store, FreshTag()));
+  std::unique_ptr<MachineProgram> machine(new MachineProgram(
+      program.name(), *std::move(object), store, FreshTag()));
   bpf_object* loaded = machine->object_.get();
   // libbpf knows until the load only what they are like.
   machine->FindGrantMaps(manifest);
