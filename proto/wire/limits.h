@@ -117,7 +117,8 @@ inline constexpr size_t kMaxBusCallsPerUser = 8;
 inline constexpr std::chrono::milliseconds kAskDeadline{120'000};
 inline constexpr std::chrono::milliseconds kPolkitDeadline{5'000};
 
-// What outlives the daemon. fds that the service manager keeps: FileDescriptorStoreMax= of its unit.
+// What outlives the daemon. fds that the service manager keeps:
+// FileDescriptorStoreMax= of its unit.
 inline constexpr size_t kMaxStoredFds = 32768;
 // Grants that the loader is told of at once, after that.
 inline constexpr int kMaxResumedAtOnce = 128;

@@ -5,6 +5,9 @@
 
 #include <signal.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <deque>
 #include <random>
 #include <set>
@@ -43,14 +46,23 @@ class RestartSoakTest : public ClientTest {
   // Ends it `times` times, in any way and at any moment.
   void EndAgainAndAgain(int times) {
     std::mt19937 random(20'261);
+    // It lives about as long as it takes to come back: on a slow machine it
+    // must be there often enough for whoever waits.
+    int64_t longest_ms = 60;
     for (int i = 0; i < times; ++i) {
-      std::this_thread::sleep_for(milliseconds(random() % 60));
+      std::this_thread::sleep_for(
+          milliseconds(static_cast<int64_t>(random()) % longest_ms));
+      const auto begin = std::chrono::steady_clock::now();
       const Process process =
           random() % 2 == 0 ? Process::kBroker : Process::kLoader;
       const int signal =
           process == Process::kBroker && random() % 3 == 0 ? SIGUSR1 : SIGKILL;
       const absl::Status status = daemon().Restart(process, signal);
       ASSERT_TRUE(status.ok()) << i << ": " << std::string(status.message());
+      longest_ms =
+          std::max<int64_t>(60, std::chrono::ceil<milliseconds>(
+                                    std::chrono::steady_clock::now() - begin)
+                                    .count());
       // One that never reads would be told of each and hear of none.
       ASSERT_TRUE(administrator().ProcessEvents().ok());
     }

@@ -35,6 +35,14 @@ class RestartTest : public ClientTest {
     ClientTest::Start(options);
   }
 
+  // The client has a packet_sampler, attached to its socket 0.
+  Acquired BeginSampling(Nobody& client) {
+    Connect(client);
+    client.Do("udp");
+    Acquired acquired = client.Acquire("packet_sampler program");
+    client.Do("attach 0 0");
+    return acquired;
+  }
   void Restart(
       Process process = Process::kBroker, int signal = SIGKILL,
       const std::function<void()>& meanwhile = [] {}) {
@@ -58,10 +66,7 @@ TEST_P(EndTest, SessionsAndGrantsLiveOn) {
   options.policy = kOneEach;
   ASSERT_NO_FATAL_FAILURE(Start(options));
   Nobody client;
-  Connect(client);
-  client.Do("udp");
-  const Acquired acquired = client.Acquire("packet_sampler program");
-  client.Do("attach 0 0");
+  const Acquired acquired = BeginSampling(client);
   EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 10");
 
   // It goes on while nobody is there to be asked.
@@ -102,10 +107,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_F(RestartTest, AgainAndAgain) {
   ASSERT_NO_FATAL_FAILURE(Start());
   Nobody client;
-  Connect(client);
-  client.Do("udp");
-  client.Acquire("packet_sampler program");
-  client.Do("attach 0 0");
+  BeginSampling(client);
   for (int i = 0; i < 3; ++i) {
     ASSERT_NO_FATAL_FAILURE(Restart());
     EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 10") << i;
@@ -162,10 +164,7 @@ TEST_F(RestartTest, WhatIsHeldStillCounts) {
 TEST_F(RestartTest, StoppedForGoodEverythingEnds) {
   ASSERT_NO_FATAL_FAILURE(Start());
   Nobody client;
-  Connect(client);
-  client.Do("udp");
-  client.Acquire("packet_sampler program");
-  client.Do("attach 0 0");
+  BeginSampling(client);
   const absl::Status stopped = daemon().Stop();
   EXPECT_TRUE(stopped.ok()) << stopped.ToString();
   EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 0");
@@ -370,10 +369,7 @@ TEST_F(RawRestartTest, AForkIsStillAnother) {
 TEST_F(RestartTest, WhatTheStoreLostEnds) {
   ASSERT_NO_FATAL_FAILURE(Start());
   Nobody client;
-  Connect(client);
-  client.Do("udp");
-  client.Acquire("packet_sampler program");
-  client.Do("attach 0 0");
+  BeginSampling(client);
   ASSERT_NO_FATAL_FAILURE(Restart(Process::kBroker, SIGKILL,
                                   [&] { daemon().store().Drop("session."); }));
   EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 0");
@@ -384,10 +380,7 @@ TEST_F(RestartTest, WhatTheStoreLostEnds) {
 TEST_F(RestartTest, WithoutTheLedgerEverythingEnds) {
   ASSERT_NO_FATAL_FAILURE(Start());
   Nobody client;
-  Connect(client);
-  client.Do("udp");
-  client.Acquire("packet_sampler program");
-  client.Do("attach 0 0");
+  BeginSampling(client);
   ASSERT_NO_FATAL_FAILURE(Restart(Process::kBroker, SIGKILL,
                                   [&] { daemon().store().Drop("ledger"); }));
   EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 0");
