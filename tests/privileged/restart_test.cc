@@ -235,13 +235,15 @@ const std::string kResumeReply = "ok 23 0";
 class RawRestartTest : public RestartTest {
  protected:
   // Asks twice and reads nothing: one grant is on its way, and one waits in the
-  // daemon for that to be read (requests 2 and 3). Then the daemon is killed.
+  // daemon for that to be read (requests `first_` and the next). Then the
+  // daemon is killed.
   void BeKilledWithOneUnsent(Nobody& client) {
     ASSERT_NO_FATAL_FAILURE(Start());
     client.Do("raw-connect " + daemon().broker_socket());
     client.Do("raw-hello");
     client.Do("raw-receive");
-    first_ = client.Do("raw-acquire packet_sampler").empty() ? 2 : 0;
+    client.Do("raw-acquire packet_sampler");
+    first_ = client.Number("raw-number");
     client.Do("raw-acquire packet_sampler");
     ASSERT_TRUE(WaitUntil([&] { return Live().size() == 2; }, kPatience));
     ASSERT_NO_FATAL_FAILURE(Restart());
@@ -330,11 +332,13 @@ TEST_F(RawRestartTest, NothingCountsBeforeTheResume) {
 }
 
 TEST_F(RawRestartTest, AResumeThatNoClientSends) {
-  for (const std::string resume : {"2", "1 99", "1 4"}) {
+  // Of a restart that has not been, of numbers that have not been, of its own.
+  for (const uint64_t pending : {0, 99, 2}) {
     Nobody client;
     ASSERT_NO_FATAL_FAILURE(BeKilledWithOneUnsent(client));
-    client.Do("raw-resume " + resume);
-    EXPECT_EQ(client.Ask("raw-receive"), "closed") << resume;
+    client.Do(pending == 0 ? "raw-resume 2"
+                           : absl::StrCat("raw-resume 1 ", first_ + pending));
+    EXPECT_EQ(client.Ask("raw-receive"), "closed") << pending;
     EXPECT_TRUE(WaitUntil([&] { return Live().empty(); }, kPatience));
     EXPECT_TRUE(daemon().Stop().ok());
   }

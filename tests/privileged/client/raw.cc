@@ -127,6 +127,11 @@ std::string RawAgain(Client& client, const Words& words) {
   return sent;
 }
 
+// The number of the last frame.
+std::string RawNumber(Client& client, const Words&) {
+  return absl::StrCat("ok ", client.raw_request);
+}
+
 // Asks for the daemon's status: any call does that a session may make.
 std::string RawStatus(Client& client, const Words& words) {
   v1::ClientFrame frame;
@@ -165,6 +170,7 @@ void AddRawCommands(Commands& commands) {
   commands["raw-receive"] = RawReceive;
   commands["raw-hello"] = RawHello;
   commands["raw-acquire"] = RawAcquire;
+  commands["raw-number"] = RawNumber;
   commands["raw-resume"] = RawResume;
   commands["raw-again"] = RawAgain;
   commands["raw-status"] = RawStatus;
