@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/stored_names.h"
+#include "spdlog/spdlog.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -50,10 +51,20 @@ absl::StatusOr<Sockets> Adopt(int count,
   Sockets sockets;
   for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; ++fd) {
     if (TakeStored(fd, names[fd - SD_LISTEN_FDS_START], sockets)) continue;
-    if (sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, nullptr, 0) > 0) {
+    // The first ones are the socket unit's, which come before the store.
+    if (!sockets.broker.valid() &&
+        sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, nullptr, 0) > 0) {
       sockets.broker.reset(fd);
-    } else if (sd_is_socket_unix(fd, SOCK_STREAM, 1, nullptr, 0) > 0) {
+    } else if (!sockets.control.valid() &&
+               sd_is_socket_unix(fd, SOCK_STREAM, 1, nullptr, 0) > 0) {
       sockets.control.reset(fd);
+    } else if (std::getenv("FDSTORE") != nullptr) {
+      // Of another version of this daemon, or nobody's: it must not keep this
+      // one from starting. The broker lets go of what it does not know.
+      const std::string& name = names[fd - SD_LISTEN_FDS_START];
+      spdlog::warn("the service manager kept '{}', which nobody knows", name);
+      sockets.brokers.emplace(name, UniqueFd(fd));
+      continue;
     } else {
       return absl::InvalidArgumentError(absl::StrCat(
           "fd ", fd,

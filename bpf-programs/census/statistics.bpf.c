@@ -10,11 +10,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-struct seq_file;
-
-struct bpf_iter_meta {
-  struct seq_file* seq;
-} __attribute__((preserve_access_index));
+#include "iterators.bpf.h"
 
 struct bpf_map {
   __u32 id;
@@ -52,16 +48,6 @@ struct bpf_prog_stats {
 struct bpf_prog {
   struct bpf_prog_aux* aux;
   struct bpf_prog_stats* stats;  // one for each processor
-} __attribute__((preserve_access_index));
-
-struct bpf_iter__bpf_map {
-  struct bpf_iter_meta* meta;
-  struct bpf_map* map;
-} __attribute__((preserve_access_index));
-
-struct bpf_iter__bpf_prog {
-  struct bpf_iter_meta* meta;
-  struct bpf_prog* prog;
 } __attribute__((preserve_access_index));
 
 struct bpf_array {

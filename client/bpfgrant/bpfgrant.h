@@ -3,7 +3,8 @@
  * The client library in C: ask bpfgrantd for programs, use them, give them
  * back. Of libbpfgrant.so.1, whose ABI is stable: what is here stays as it is,
  * and what is added gets a new symbol version. It must not need anything but
- * libc's headers. A page of section 3 for each function; bpfgrant(3) begins.
+ * libc's headers. A page of section 3 for each function; bpfgrant(3) begins. One
+ * file, as those who include it want it; its parts are in the order of use.
  *
  *   struct bpfgrant_error error = BPFGRANT_ERROR_INIT;
  *   struct bpfgrant_acquire_options options = BPFGRANT_ACQUIRE_OPTIONS_INIT;

@@ -287,6 +287,11 @@ void Connection::OnResume(const v1::ClientFrame& frame) {
   // What it holds and we do not know of any more has ended.
   for (const uint64_t grant : resume.grant()) {
     if (session_.grants.contains(grant)) continue;
+    // Whoever makes them up does not read them either.
+    if (outgoing_.size() >= kMaxQueuedFrames) {
+      End(v1::REASON_SLOW_READER, "it does not read");
+      return;
+    }
     v1::Event event;
     event.set_type(v1::Event::TYPE_GRANT_ENDED);
     event.set_at_unix_ms(UnixMs());

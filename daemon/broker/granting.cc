@@ -155,14 +155,10 @@ void Granting::Take(Session& session, const v1::AcquireRequest& request,
 
 std::vector<UniqueFd> Granting::SharedMaps(Session& session,
                                            const Program& program) {
-  std::vector<UniqueFd> maps;
-  if (program.entry.session_map_size() == 0) return maps;
+  if (program.entry.session_map_size() == 0) return {};
   Session::Shared& shared = session.shared[program.entry.identity()];
   shared.loading = shared.maps.empty();
-  for (const UniqueFd& map : shared.maps) {
-    maps.emplace_back(fcntl(map.get(), F_DUPFD_CLOEXEC, 0));
-  }
-  return maps;
+  return CopyFds(shared.maps);
 }
 
 void Granting::KeepShared(uint64_t grant, uint64_t session_id,

@@ -13,10 +13,6 @@
 namespace bpfgrant::broker {
 namespace {
 
-// Sessions of one user that are put into the store, at once and a second after
-// that: each is work for the service manager, which others need, too.
-constexpr double kKeptAtOnce = 4096;
-constexpr double kKeptPerSecond = 50;
 // Allowances that are remembered before those that have rested are looked for.
 constexpr size_t kManyAllowances = 1024;
 
@@ -40,8 +36,11 @@ std::string BytesOf(const Session& session) {
 }  // namespace
 
 Keeping::Keeping(EventLoop& loop, daemon::FdStore store,
-                 daemon::StoredFds found)
-    : loop_(loop), store_(std::move(store)), found_(std::move(found)) {
+                 daemon::StoredFds found, bool limits_users)
+    : loop_(loop),
+      limits_users_(limits_users),
+      store_(std::move(store)),
+      found_(std::move(found)) {
   if (!store_.keeps()) {
     why_not_ = "no service manager with a store of fds started bpfgrantd";
     return;
@@ -114,7 +113,7 @@ bool Keeping::Keep(Session& session, int socket) {
                              .try_emplace(session.peer.subject.uid, kKeptAtOnce,
                                           kKeptPerSecond, now)
                              .first->second;
-  if (!allowance.Take(1, now)) return false;
+  if (limits_users_ && !allowance.Take(1, now)) return false;
   const std::string name =
       daemon::StoredName(daemon::kStoredSession, {session.id});
   if (!store_.Put(name, absl::MakeSpan(&socket, 1))) return false;

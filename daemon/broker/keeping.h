@@ -28,7 +28,15 @@ class Keeping {
  public:
   // `found` is what an earlier broker left in the store. A ledger's file among
   // it is taken up, else a new one is made. Without a store nothing is kept.
-  Keeping(EventLoop& loop, daemon::FdStore store, daemon::StoredFds found);
+  // `limits_users` off lets one user have the service manager to itself: for
+  // tests only.
+  Keeping(EventLoop& loop, daemon::FdStore store, daemon::StoredFds found,
+          bool limits_users = true);
+
+  // Sessions of one user that are put into the store, at once and a second
+  // after that: each is work for the service manager, which others need, too.
+  static constexpr double kKeptAtOnce = 2048;
+  static constexpr double kKeptPerSecond = 50;
 
   // Whether anything outlives a restart; if not, why.
   bool keeps() const { return file_.has_value(); }
@@ -65,6 +73,7 @@ class Keeping {
   void Watch();
 
   EventLoop& loop_;
+  const bool limits_users_;
   daemon::FdStore store_;
   daemon::StoredFds found_;
   std::optional<LedgerFile> file_;

@@ -66,6 +66,12 @@ struct Choice {
   std::vector<v1::ParameterValue> constants;
 };
 
+// Whether the loader has the program, and its fd does not come with an
+// instance.
+bool HasProgram(KeptByLoader kept);
+// Of each one more; invalid where there is none to be had.
+std::vector<UniqueFd> CopyFds(const std::vector<UniqueFd>& fds);
+
 struct PoolLimits {
   uint64_t bytes = 0;  // map memory of ready instances, about
   size_t fds = 0;      // of ready instances

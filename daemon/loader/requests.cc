@@ -12,18 +12,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "daemon/loader/admission_files.h"
 #include "daemon/loader/executable.h"
 #include "daemon/loader/instance.h"
-#include "daemon/loader/key_ring.h"
 #include "daemon/loader/loop_manifest.h"
 #include "daemon/loader/object.h"
-#include "daemon/loader/policy_files.h"
 #include "daemon/loader/privileges.h"
 #include "daemon/loader/safe_file.h"
-#include "daemon/loader/signature_check.h"
 #include "daemon/loader/tracing_manifest.h"
-#include "daemon/stored_names.h"
 #include "proto/refusal/refusal.h"
 #include "proto/wire/limits.h"
 
@@ -81,55 +76,6 @@ size_t FdsBeside(LoaderRequest::BodyCase body) {
 }
 
 }  // namespace
-
-absl::StatusOr<UniqueFd> Requests::Read() {
-  auto reload = BeginReload();
-  if (!reload.ok()) return reload.status();
-  while (reload->catalog.Step()) {
-  }
-  return FinishReload(*std::move(reload));
-}
-
-absl::StatusOr<Requests::Reload> Requests::BeginReload() {
-  auto policy = ReadPolicy(options_.policy_directories,
-                           options_.catalog_directories, options_.mitigations);
-  if (!policy.ok()) return policy.status();
-  auto limits =
-      ReadAdmissionLimits(options_.admission_files, options_.mitigations);
-  if (!limits.ok()) return limits.status();
-  if (options_.mitigations.admission_limits) {
-    if (auto status = limits->CheckTrust(policy->rules, MachineNames());
-        !status.ok()) {
-      return status;
-    }
-  }
-  auto keys = KeyRing::Read(options_.key_directories, options_.mitigations);
-  if (!keys.ok()) return keys.status();
-  SignatureCheck signatures;
-  if (options_.mitigations.signatures) {
-    signatures =
-        SignatureCheck(std::move(policy->signatures), *std::move(keys));
-  }
-  auto catalog = CatalogReader::Begin(options_.catalog_directories, admission_,
-                                      std::move(signatures));
-  if (!catalog.ok()) return catalog.status();
-  admission_.SetLimits(*limits);
-  return Reload{std::move(policy->rules), limits->Describe(),
-                *std::move(catalog)};
-}
-
-absl::StatusOr<UniqueFd> Requests::FinishReload(Reload reload) {
-  Catalog catalog = std::move(reload.catalog).Finish();
-  Snapshot message = catalog.Describe(reload.rules);
-  for (v1::LimitInForce& limit : reload.limits) {
-    *message.add_admission_limit() = std::move(limit);
-  }
-  auto snapshot =
-      SealedBytes::Copy(message.SerializeAsString(), "bpfgrant:snapshot");
-  if (!snapshot.ok()) return snapshot.status();
-  replaced_ = std::exchange(catalog_, std::move(catalog));
-  return (*std::move(snapshot)).TakeFd();
-}
 
 absl::Status Requests::SendReady(const v1::KernelFacts& kernel,
                                  UniqueFd snapshot, UniqueFd grace_keeper) {
@@ -297,64 +243,6 @@ absl::Status Requests::OnDismiss(uint64_t id, const DismissRequest& request) {
   return Answer(id, absl::OkStatus(), std::move(reply));
 }
 
-void Requests::TakeUpFound() {
-  machine_programs_.Restore(found_);
-  std::vector<std::pair<std::vector<uint64_t>, UniqueFd>> links;
-  for (auto& [name, fd] : found_) {
-    const auto numbers = NumbersOf(name, kStoredLink);
-    if (numbers.has_value() && numbers->size() == 2) {
-      links.emplace_back(*numbers, std::move(fd));
-    }
-  }
-  for (auto& [numbers, link] : links) {
-    found_.erase(StoredName(kStoredLink, numbers));
-    UniqueFd process;
-    const auto found = found_.find(StoredName(kStoredProcess, numbers));
-    if (found != found_.end()) {
-      process = std::move(found_.extract(found).mapped());
-    }
-    loops_.Restore({static_cast<uint32_t>(numbers[0]), numbers[1]},
-                   std::move(link), std::move(process));
-  }
-}
-
-absl::Status Requests::OnResume(uint64_t id, const ResumeRequest& request) {
-  for (const ResumeRequest::Instance& instance : request.instance()) {
-    ObjectIds objects;
-    for (const uint32_t number : instance.program_id()) {
-      objects.push_back({true, number, ""});
-    }
-    for (const uint32_t number : instance.map_id()) {
-      objects.push_back({false, number, ""});
-    }
-    const ObjectRegister::Gate gate{instance.gate_slot(),
-                                    instance.gate_nonce()};
-    if (instance.live()) resumed_.insert(gate);
-    if (!census_.ok()) continue;
-    if (instance.session_maps()) {
-      register_.EnterSessionMaps(gate, instance.program(), std::move(objects));
-    } else {
-      register_.Enter(gate, instance.program(), std::move(objects), {});
-    }
-  }
-  if (request.last()) {
-    TakeUpFound();
-    for (const auto& gate : loops_.Gates()) {
-      if (!resumed_.contains(gate)) loops_.Detach(gate);
-    }
-    for (const auto& gate : machine_programs_.Gates()) {
-      if (!resumed_.contains(gate)) machine_programs_.Dismiss(gate);
-    }
-    resumed_.clear();
-    // What is left was a loop's or a grant's that is gone.
-    for (const auto& [name, fd] : found_) store_.Remove(name);
-    found_.clear();
-  }
-  LoaderReply reply;
-  reply.mutable_resume();
-  return Answer(id, absl::OkStatus(), std::move(reply));
-}
-
 absl::Status Requests::OnExecutable(uint64_t id,
                                     const ExecutableRequest& request,
                                     UniqueFd pidfd) {
@@ -470,41 +358,6 @@ absl::Status Requests::OnStatistics(uint64_t id) {
           .count()));
   std::vector<UniqueFd> fds;
   fds.push_back((*std::move(sealed)).TakeFd());
-  return broker_.Send(std::move(reply), std::move(fds));
-}
-
-absl::Status Requests::ContinueReload(Children::Clock::duration time) {
-  const auto until = Children::Clock::now() + time;
-  do {
-    if (replaced_.ForgetOne()) continue;
-    if (reloads_.empty()) break;
-    if (!reload_.has_value()) {
-      auto begun = BeginReload();
-      if (!begun.ok()) return AnswerReload(begun.status());
-      reload_.emplace(*std::move(begun));
-    } else if (!reload_->catalog.Step()) {
-      auto snapshot = FinishReload(*std::exchange(reload_, std::nullopt));
-      return AnswerReload(std::move(snapshot));
-    }
-  } while (Children::Clock::now() < until);
-  return absl::OkStatus();
-}
-
-absl::Status Requests::AnswerReload(absl::StatusOr<UniqueFd> snapshot) {
-  const uint64_t id = reloads_.front();
-  reloads_.pop_front();
-  if (!snapshot.ok()) {
-    // One advice is enough.
-    std::string what(snapshot.status().message());
-    const std::string_view advice = NextStep(ReasonOf(snapshot.status()));
-    if (what.ends_with(advice)) what.resize(what.size() - advice.size());
-    return SendRefusal(id, Refuse(v1::REASON_RELOAD_REJECTED, what));
-  }
-  LoaderReply reply;
-  reply.set_id(id);
-  reply.mutable_reload();
-  std::vector<UniqueFd> fds;
-  fds.push_back(*std::move(snapshot));
   return broker_.Send(std::move(reply), std::move(fds));
 }
 

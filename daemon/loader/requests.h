@@ -113,6 +113,8 @@ class Requests {
   absl::Status OnResume(uint64_t id, const ResumeRequest& request);
   // Those that are in `found_`, live or not.
   void TakeUpFound();
+  // The same, and ends those that are not in `resumed_`.
+  void TakeUpResumed();
   absl::Status OnExecutable(uint64_t id, const ExecutableRequest& request,
                             UniqueFd pidfd);
   absl::StatusOr<Reload> BeginReload();

@@ -17,6 +17,7 @@
 
 #include "proto/wire/message_socket.h"
 #include "tests/catalog/catalog_fixture.h"
+#include "tests/harness/kernel_objects.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -39,20 +40,6 @@ UniqueFd MakeProgram(const UniqueFd& map) {
   return UniqueFd(bpf_prog_load(BPF_PROG_TYPE_SOCKET_FILTER, "census", "GPL",
                                 instructions.data(), instructions.size(),
                                 nullptr));
-}
-
-uint32_t MapId(const UniqueFd& map) {
-  bpf_map_info info{};
-  uint32_t size = sizeof(info);
-  EXPECT_EQ(bpf_map_get_info_by_fd(map.get(), &info, &size), 0);
-  return info.id;
-}
-
-uint32_t ProgramId(const UniqueFd& program) {
-  bpf_prog_info info{};
-  uint32_t size = sizeof(info);
-  EXPECT_EQ(bpf_prog_get_info_by_fd(program.get(), &info, &size), 0);
-  return info.id;
 }
 
 class CensusTest : public ::testing::Test {
@@ -90,7 +77,8 @@ class CensusTest : public ::testing::Test {
 TEST_F(CensusTest, CountsWhatExistsAndNothingElse) {
   UniqueFd map = MakeMap();
   UniqueFd program = MakeProgram(map);
-  const uint32_t map_id = MapId(map), program_id = ProgramId(program);
+  const uint32_t map_id = test::IdOfMap(map.get()),
+                 program_id = test::IdOfProgram(program.get());
   const Existing all = Take();
   EXPECT_TRUE(all.HasMap(map_id));
   EXPECT_TRUE(all.HasProgram(program_id));
@@ -109,7 +97,7 @@ TEST_F(CensusTest, CountsWhatExistsAndNothingElse) {
 TEST_F(CensusTest, AnAttachmentKeepsAProgram) {
   UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   UniqueFd program = MakeProgram(MakeMap());
-  const uint32_t id = ProgramId(program);
+  const uint32_t id = test::IdOfProgram(program.get());
   const int number = program.get();
   ASSERT_EQ(setsockopt(socket.get(), SOL_SOCKET, SO_ATTACH_BPF, &number,
                        sizeof(number)),
@@ -127,7 +115,7 @@ TEST_F(CensusTest, AnFdInFlightKeepsAMapUntilItIsCollected) {
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
   UniqueFd one(ends[0]), two(ends[1]);
   UniqueFd map = MakeMap();
-  const uint32_t id = MapId(map);
+  const uint32_t id = test::IdOfMap(map.get());
   const std::array<int, 3> cycle = {map.get(), one.get(), two.get()};
   ASSERT_TRUE(SendPacket(one.get(), "x", cycle).ok());
   map.reset();
@@ -166,7 +154,7 @@ TEST_F(CensusTest, MissesNoneOfMany) {
   if (!census.ok()) _exit(2);
   const UniqueFd map = MakeMap();
   const auto all = census->Take();
-  _exit(all.ok() && all->HasMap(MapId(map)) ? 0 : 3);
+  _exit(all.ok() && all->HasMap(test::IdOfMap(map.get())) ? 0 : 3);
 }
 
 TEST_F(CensusTest, NeedsNoMoreThanTheLoaderHas) {

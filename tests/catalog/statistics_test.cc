@@ -18,6 +18,7 @@
 
 #include "daemon/loader/run_totals.h"
 #include "tests/catalog/catalog_fixture.h"
+#include "tests/harness/kernel_objects.h"
 
 namespace bpfgrant::daemon {
 namespace {
@@ -37,13 +38,6 @@ bpf_prog_info InfoOf(const UniqueFd& program) {
   uint32_t size = sizeof(info);
   EXPECT_EQ(bpf_prog_get_info_by_fd(program.get(), &info, &size), 0);
   return info;
-}
-
-uint32_t MapId(const UniqueFd& map) {
-  bpf_map_info info{};
-  uint32_t size = sizeof(info);
-  EXPECT_EQ(bpf_map_get_info_by_fd(map.get(), &info, &size), 0);
-  return info.id;
 }
 
 class StatisticsTest : public ::testing::Test {
@@ -113,7 +107,7 @@ TEST_F(StatisticsTest, TellsHowFullARingBufferIs) {
   ASSERT_TRUE(ring.valid());
   const auto of_ring = [&] {
     const Activity activity = Take();
-    const auto* found = activity.FindRingBuffer(MapId(ring));
+    const auto* found = activity.FindRingBuffer(test::IdOfMap(ring.get()));
     return found == nullptr ? bpfgrant_ring_buffer_statistics{} : *found;
   };
   EXPECT_EQ(of_ring().mask, 4 * page - 1);

@@ -68,12 +68,6 @@ constexpr char kBusConf[] = R"(<!DOCTYPE busconfig PUBLIC
 </busconfig>
 )";
 
-fs::path MakeFolder() {
-  char name[] = "/run/bpfgrant-bus.XXXXXX";
-  if (mkdtemp(name) == nullptr || chmod(name, 0755) < 0) return {};
-  return name;
-}
-
 std::string ReadAll(const fs::path& path) {
   std::ifstream file(path);
   return {std::istreambuf_iterator<char>(file), {}};
@@ -115,13 +109,11 @@ bool Cover(const fs::path& file, const char* over) {
 
 }  // namespace
 
-PrivateBus::PrivateBus() : folder_(MakeFolder()) {}
+PrivateBus::PrivateBus() = default;
 
 PrivateBus::~PrivateBus() {
   End(polkit_);
   Stop();
-  std::error_code ignored;
-  fs::remove_all(folder_, ignored);
 }
 
 std::string PrivateBus::address() const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "tests/harness/private_folder.h"
 #include "tests/harness/unprivileged.h"
 
 namespace bpfgrant::test {
@@ -54,7 +55,8 @@ class PrivateBus {
   // The calling process, alone, knows them from then on.
   bool KnowUsers() const;
 
-  const std::filesystem::path folder_;
+  const PrivateFolder private_{"/run/"};
+  const std::filesystem::path folder_ = private_.path();
   pid_t bus_ = -1;
   pid_t polkit_ = -1;
 };

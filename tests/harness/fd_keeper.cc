@@ -1,10 +1,13 @@
 #include "tests/harness/fd_keeper.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -65,6 +68,22 @@ void FdKeeper::Run(const std::stop_token& stop) {
   }
 }
 
+// Each open file is kept once, under whatever name came first.
+void FdKeeper::Add(const std::string& name, UniqueFd fd) {
+  const pid_t self = getpid();
+  for (const auto& [known, other] : fds_) {
+    if (syscall(SYS_kcmp, self, self, KCMP_FILE, fd.get(), other.get()) == 0) {
+      return;
+    }
+  }
+  fds_.emplace(name, std::move(fd));
+}
+
+void FdKeeper::Put(const std::string& name, UniqueFd fd) {
+  const std::lock_guard lock(mutex_);
+  Add(name, std::move(fd));
+}
+
 bool FdKeeper::ReadOne() {
   std::array<char, 4096> buffer;
   auto packet = ReceivePacket(socket_.get(), absl::MakeSpan(buffer), 253);
@@ -83,7 +102,7 @@ bool FdKeeper::ReadOne() {
       // As systemd does, which drops what polls as broken.
       pollfd watched{fd.get(), 0, 0};
       if (!has("FDPOLL=0") && poll(&watched, 1, 0) > 0) continue;
-      fds_.emplace(name, std::move(fd));
+      Add(name, std::move(fd));
     }
   } else if (has("FDSTOREREMOVE=1")) {
     fds_.erase(name);

@@ -33,6 +33,8 @@ class FdKeeper {
   Fds Copy();
   // How many fds are kept whose name begins with `prefix`.
   size_t Count(const std::string& prefix);
+  // Keeps that, too, as if a daemon had handed it over.
+  void Put(const std::string& name, UniqueFd fd);
   // Keeps nothing any more of what has that name.
   void Drop(const std::string& prefix);
   // Reads nothing while it is paused.
@@ -40,6 +42,7 @@ class FdKeeper {
 
  private:
   void Run(const std::stop_token& stop);
+  void Add(const std::string& name, UniqueFd fd);
   bool ReadOne();
   // Until nothing is left to be read. With `mutex_` held.
   void ReadAll();

@@ -1,7 +1,10 @@
 // A daemon that ends, however it ends, and the one that comes after it, with
 // what the service manager kept: sessions and grants go on.
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include <ostream>
 #include <string>
@@ -392,6 +395,27 @@ TEST_F(RestartTest, WithoutTheLedgerEverythingEnds) {
   Nobody later;
   Connect(later);
   later.Acquire("packet_sampler program");
+}
+
+// What another version of the daemon, or nobody, has put there.
+TEST_F(RestartTest, WhatNobodyKnowsIsLetGoOf) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  Nobody client;
+  BeginSampling(client);
+  daemon().store().Put("something", UniqueFd(open("/dev/null", O_RDONLY)));
+  UniqueFd listening(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un anywhere{};
+  anywhere.sun_family = AF_UNIX;
+  ASSERT_EQ(bind(listening.get(), reinterpret_cast<sockaddr*>(&anywhere),
+                 sizeof(anywhere.sun_family)),
+            0);
+  ASSERT_EQ(listen(listening.get(), 1), 0);
+  daemon().store().Put("something.else", std::move(listening));
+  ASSERT_NO_FATAL_FAILURE(Restart());
+  EXPECT_EQ(client.Ask("traffic 0 10 0"), "ok 10 10");
+  EXPECT_EQ(client.Ask("ended 0"), "ok live");
+  EXPECT_TRUE(WaitUntil(
+      [&] { return daemon().store().Count("something") == 0; }, kPatience));
 }
 
 // One that reads nothing for a while delays nobody.

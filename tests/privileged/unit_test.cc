@@ -9,8 +9,7 @@
 #include "absl/strings/str_replace.h"
 #include "gtest/gtest.h"
 #include "proto/refusal/refusal.h"
-#include "tests/privileged/cgroup_tree.h"
-#include "tests/privileged/client_fixture.h"
+#include "tests/privileged/cgroup_fixture.h"
 
 namespace bpfgrant::test {
 namespace {
@@ -18,29 +17,8 @@ namespace {
 constexpr char kGranted[] = "ok";
 constexpr char kDenied[] = "refused denied-by-default";
 
-class UnitTest : public ClientTest {
+class UnitTest : public CgroupTest {
  protected:
-  void SetUp() override {
-    ClientTest::SetUp();
-    if (IsSkipped()) return;
-    if (!tree_.usable()) GTEST_SKIP() << "kernel: no cgroup v2 is mounted";
-  }
-  // A daemon whose one rule allows who meets `condition`, in which NAME is the
-  // name of this test's unit, slice or cgroup.
-  void StartFor(const std::string& condition,
-                const std::vector<std::string>& without = {}) {
-    DaemonOptions options;
-    options.policy = absl::StrCat(
-        "rule { name: 'r' effect: ALLOW program: '*' quota { grants: 64 }\n"
-        "  trusted: true ",
-        Named(condition), " }\n");
-    options.programs = {"packet_sampler"};
-    options.without = without;
-    ASSERT_NO_FATAL_FAILURE(Start(options));
-  }
-  std::string Named(const std::string& text) const {
-    return absl::StrReplaceAll(text, {{"NAME", tree_.name()}});
-  }
   // What a client of nobody's that runs in `path` gets.
   std::string AskedFrom(const std::string& path) {
     client_.emplace();
@@ -80,8 +58,6 @@ class UnitTest : public ClientTest {
     return unit;
   }
 
-  // Before the client, which runs in it.
-  CgroupTree tree_;
   std::optional<Nobody> client_;
 };
 

@@ -20,8 +20,7 @@
 #include "gtest/gtest.h"
 #include "tests/harness/private_folder.h"
 #include "tests/harness/process_tree.h"
-#include "tests/privileged/cgroup_tree.h"
-#include "tests/privileged/client_fixture.h"
+#include "tests/privileged/cgroup_fixture.h"
 
 namespace bpfgrant::test {
 namespace {
@@ -75,29 +74,8 @@ class Container {
   pid_t process_ = -1;
 };
 
-class PodTest : public ClientTest {
+class PodTest : public CgroupTest {
  protected:
-  void SetUp() override {
-    ClientTest::SetUp();
-    if (IsSkipped()) return;
-    if (!tree_.usable()) GTEST_SKIP() << "kernel: no cgroup v2 is mounted";
-  }
-  // A daemon that allows who meets `condition`; NAME is this test's, in the
-  // place of kubepods, which the machine may have.
-  void StartFor(const std::string& condition,
-                const std::vector<std::string>& without = {}) {
-    DaemonOptions options;
-    options.policy = absl::StrCat(
-        "rule { name: 'pods' effect: ALLOW everyone: true program: '*'\n"
-        "  quota { grants: 8 } ",
-        Named(condition), " }\n");
-    options.programs = {"packet_sampler"};
-    options.without = without;
-    ASSERT_NO_FATAL_FAILURE(Start(options));
-  }
-  std::string Named(const std::string& text) const {
-    return absl::StrReplaceAll(text, {{"NAME", tree_.name()}});
-  }
   // As a kubelet names the cgroup of a container, with systemd as its driver.
   std::string Scope(const std::string& pod) const {
     return Named(
@@ -156,7 +134,6 @@ class PodTest : public ClientTest {
   }
 
   // Before the container, which runs in it.
-  CgroupTree tree_;
   std::optional<Container> container_;
 };
 
