@@ -135,7 +135,7 @@ TEST_F(CensusTest, MissesNoneOfMany) {
   for (int i = 0; i < 9000; ++i) {
     maps.push_back(MakeMap());
     ASSERT_TRUE(maps.back().valid()) << i;
-    ids.push_back(MapId(maps.back()));
+    ids.push_back(test::IdOfMap(maps.back().get()));
   }
   const Existing all = Take();
   EXPECT_TRUE(std::all_of(ids.begin(), ids.end(),
